@@ -1,0 +1,21 @@
+# One line each; what they do is in setup/ and in the `deltran` program.
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench lint gen
+
+help: ## this list
+	@grep -E '^[a-z]+:.*## ' Makefile | sed 's/:.*## /	/' | expand -t 8
+
+demo: ## install what is missing, build, run the platform through one clearing day, verify it
+	setup/install.sh && cargo run --release --locked --bin deltran -- demo
+
+test: ## every test: unit, integration on a real broker and Postgres, end to end, faults
+	setup/install.sh && setup/test.sh
+
+bench: ## throughput and latency, as a table and as bench/results.json
+	cargo run --release --locked --bin deltran -- bench transfers
+
+lint: ## format and lints
+	cargo fmt --all --check && cargo clippy --workspace --all-targets --locked -- -D warnings
+
+gen: ## write the schemas and the other generated files anew
+	cargo run --locked --bin deltran -- gen

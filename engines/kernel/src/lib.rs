@@ -1,0 +1,19 @@
+//! The words every engine shares: money, currencies, typed ids, time and the calendar.
+//!
+//! Pure values only. Nothing here is asynchronous, reads a clock by itself or knows that
+//! Postgres, NATS or gRPC exist.
+
+mod calendar;
+mod currency;
+mod id;
+mod money;
+mod time;
+
+pub use calendar::BusinessCalendar;
+pub use currency::{Currency, UnknownCurrency};
+pub use id::{
+    BatchId, CommandId, EventId, HoldId, InvalidId, NettingSetId, ParticipantId, PostingGroupId,
+    TransactionId, WindowId, WithdrawalId,
+};
+pub use money::{MAX_MINOR, Minor, Money, MoneyError};
+pub use time::{Clock, IdSource, InvalidTimestamp, ManualClock, SeededIds, SystemClock, SystemIds, Timestamp};

@@ -1,0 +1,73 @@
+//! The connection to NATS JetStream.
+
+use std::time::Duration;
+
+use async_nats::jetstream::context::ContextBuilder;
+use async_nats::jetstream::{self, Context};
+
+/// Publishes under way at once over all relays of a process.
+const MAX_INFLIGHT: usize = 16_384;
+
+/// Why the broker did not do it.
+#[derive(Debug, thiserror::Error)]
+#[error("broker: {0}")]
+pub struct BrokerError(pub String);
+
+impl BrokerError {
+    /// From anything that has a text.
+    pub fn new(cause: impl std::fmt::Display) -> Self {
+        Self(cause.to_string())
+    }
+}
+
+/// A connection that comes back by itself when the broker does.
+#[derive(Clone)]
+pub struct Broker {
+    client: async_nats::Client,
+    jetstream: Context,
+}
+
+impl Broker {
+    /// Begins to connect; succeeds while the broker is away and connects when it is there.
+    ///
+    /// # Errors
+    /// Where the URL cannot be read.
+    pub async fn connect(url: &str, name: &str) -> Result<Self, BrokerError> {
+        let servers: Vec<async_nats::ServerAddr> = url
+            .split(',')
+            .map(|u| u.trim().parse().map_err(|e| BrokerError(format!("URL {u:?} is not valid: {e}"))))
+            .collect::<Result<_, _>>()?;
+        let client = async_nats::ConnectOptions::new()
+            .name(name)
+            .retry_on_initial_connect()
+            .connection_timeout(Duration::from_secs(5))
+            .ping_interval(Duration::from_secs(5))
+            .reconnect_delay_callback(|attempts| Duration::from_millis((50 << attempts.min(5)) as u64))
+            .event_callback(|event| async move { tracing::info!(%event, "broker connection") })
+            .connect(servers)
+            .await
+            .map_err(BrokerError::new)?;
+        let jetstream = ContextBuilder::new()
+            .timeout(Duration::from_secs(5))
+            .ack_timeout(Duration::from_secs(10))
+            .max_ack_inflight(MAX_INFLIGHT)
+            .backpressure_on_inflight(true)
+            .build(client.clone());
+        Ok(Self { client, jetstream })
+    }
+
+    /// Whether the broker answers at present.
+    pub fn is_connected(&self) -> bool {
+        self.client.connection_state() == async_nats::connection::State::Connected
+    }
+
+    /// The core connection.
+    pub fn client(&self) -> &async_nats::Client {
+        &self.client
+    }
+
+    /// JetStream.
+    pub fn jetstream(&self) -> &jetstream::Context {
+        &self.jetstream
+    }
+}

@@ -1,0 +1,109 @@
+//! Sets of numbers as sorted, disjoint ranges. Normally one range, from 1 to the latest.
+
+/// What a consumer has received from one producer.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Ranges(Vec<(u64, u64)>);
+
+impl Ranges {
+    /// From stored `[low, high, low, high, …]`; `None` where that is not sorted and disjoint.
+    pub fn from_pairs(pairs: &[i64]) -> Option<Self> {
+        let mut ranges = Vec::with_capacity(pairs.len() / 2);
+        let mut chunks = pairs.chunks_exact(2);
+        for pair in &mut chunks {
+            let (low, high) = (u64::try_from(pair[0]).ok()?, u64::try_from(pair[1]).ok()?);
+            let after_last = ranges.last().is_none_or(|&(_, last): &(u64, u64)| last.checked_add(1).is_some_and(|n| low > n));
+            if low == 0 || low > high || !after_last {
+                return None;
+            }
+            ranges.push((low, high));
+        }
+        chunks.remainder().is_empty().then_some(Self(ranges))
+    }
+
+    /// For storing.
+    pub fn to_pairs(&self) -> Vec<i64> {
+        self.0.iter().flat_map(|&(low, high)| [low as i64, high as i64]).collect()
+    }
+
+    /// Whether `number` is in the set.
+    pub fn contains(&self, number: u64) -> bool {
+        let next = self.0.partition_point(|&(low, _)| low <= number);
+        next > 0 && self.0[next - 1].1 >= number
+    }
+
+    /// Adds `number`; `false` where it was there already.
+    pub fn insert(&mut self, number: u64) -> bool {
+        let next = self.0.partition_point(|&(low, _)| low <= number);
+        if next > 0 && self.0[next - 1].1 >= number {
+            return false;
+        }
+        let joins_left = next > 0 && self.0[next - 1].1 + 1 == number;
+        let joins_right = next < self.0.len() && self.0[next].0 == number + 1;
+        match (joins_left, joins_right) {
+            (true, true) => {
+                self.0[next - 1].1 = self.0[next].1;
+                self.0.remove(next);
+            }
+            (true, false) => self.0[next - 1].1 = number,
+            (false, true) => self.0[next].0 = number,
+            (false, false) => self.0.insert(next, (number, number)),
+        }
+        true
+    }
+
+    /// The highest n for which 1 … n are all in the set.
+    pub fn contiguous(&self) -> u64 {
+        match self.0.first() {
+            Some(&(1, high)) => high,
+            _ => 0,
+        }
+    }
+
+    /// The highest number in the set; 0 when empty.
+    pub fn highest(&self) -> u64 {
+        self.0.last().map_or(0, |&(_, high)| high)
+    }
+
+    /// How many numbers are in the set.
+    pub fn count(&self) -> u64 {
+        self.0.iter().map(|&(low, high)| high - low + 1).sum()
+    }
+
+    /// The ranges, lowest first.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.0.iter().copied()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    proptest! {
+        #[test]
+        fn behaves_as_a_set(numbers in prop::collection::vec(1u64..60, 0..200)) {
+            let mut ranges = Ranges::default();
+            let mut model = BTreeSet::new();
+            for n in numbers {
+                prop_assert_eq!(ranges.insert(n), model.insert(n));
+                prop_assert_eq!(Ranges::from_pairs(&ranges.to_pairs()).as_ref(), Some(&ranges));
+                prop_assert_eq!(ranges.count(), model.len() as u64);
+                prop_assert_eq!(ranges.highest(), model.last().copied().unwrap_or(0));
+                let contiguous = (1..).take_while(|n| model.contains(n)).count() as u64;
+                prop_assert_eq!(ranges.contiguous(), contiguous);
+                for n in 1..60 {
+                    prop_assert_eq!(ranges.contains(n), model.contains(&n));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn refuses_stored_nonsense() {
+        for bad in [&[1][..], &[2, 1], &[1, 2, 3, 4], &[5, 6, 1, 2], &[0, 3], &[-1, 3]] {
+            assert_eq!(Ranges::from_pairs(bad), None, "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! The relay: publishes an engine's outbox to JetStream in the order of commits, and drops rows once
+//! the audit ledger has them.
+
+use std::time::Duration;
+
+use async_nats::jetstream::context::PublishAckFuture;
+use async_nats::jetstream::message::PublishMessage;
+use deltran_api::audit::v1::ConfirmedThroughRequest;
+use deltran_api::audit::v1::audit_service_client::AuditServiceClient;
+use deltran_runtime::lease::Epoch;
+use deltran_runtime::{DbError, EngineContext};
+use futures::StreamExt;
+use futures::stream::FuturesOrdered;
+use tokio_util::sync::CancellationToken;
+
+use crate::broker::{Broker, BrokerError};
+use crate::outbox::Outbox;
+
+/// Looks for rows that another process wrote, where no signal arrives.
+const POLL: Duration = Duration::from_millis(500);
+const CONFIRM_EVERY: Duration = Duration::from_secs(1);
+/// Confirmed rows deleted by one statement.
+const TRIM: i64 = 20_000;
+
+/// Why the relay stopped for a moment.
+#[derive(Debug, thiserror::Error)]
+enum RelayError {
+    #[error(transparent)]
+    Db(#[from] DbError),
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+}
+
+/// The relay of one engine.
+#[derive(Clone)]
+pub struct Relay {
+    context: EngineContext,
+    broker: Broker,
+    outbox: Outbox,
+}
+
+type OutboxRow = (i64, uuid::Uuid, String, String, Vec<u8>, Option<String>);
+
+impl Relay {
+    /// A relay for an engine's outbox.
+    pub fn new(context: EngineContext, broker: Broker, outbox: Outbox) -> Self {
+        Self { context, broker, outbox }
+    }
+
+    /// Publishes while this process holds the lease `relay`, until shutdown. On shutdown it publishes
+    /// what is already committed, as far as the broker takes it within a few seconds.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let lease = self.context.lease("relay");
+        lease
+            .run(shutdown, move |epoch, term| {
+                let relay = self.clone();
+                async move { relay.term(epoch, term).await }
+            })
+            .await;
+    }
+
+    async fn term(self, epoch: Epoch, term: CancellationToken) {
+        let mut failures = 0u32;
+        let mut confirm = tokio::time::interval(CONFIRM_EVERY);
+        confirm.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            match self.publish_all(&epoch).await {
+                Ok(()) => {
+                    failures = 0;
+                    self.context.metrics.alert(&format!("relay_{}", self.context.engine), false);
+                }
+                Err(RelayError::Db(DbError::NotLeader)) => return,
+                Err(error) => {
+                    failures += 1;
+                    let label = match error {
+                        RelayError::Db(_) => "database",
+                        RelayError::Broker(_) => "broker",
+                    };
+                    self.context.metrics.publish_failures.with_label_values(&[self.context.engine, label]).inc();
+                    self.context.metrics.alert(&format!("relay_{}", self.context.engine), true);
+                    if failures.is_power_of_two() {
+                        tracing::warn!(engine = self.context.engine, %error, failures, "events wait in the outbox");
+                    }
+                }
+            }
+            if term.is_cancelled() {
+                return;
+            }
+            let pause = if failures == 0 { POLL } else { Duration::from_millis(100 << failures.min(6)) };
+            tokio::select! {
+                () = self.outbox.written(), if failures == 0 => {}
+                () = tokio::time::sleep(pause) => {}
+                _ = confirm.tick(), if failures == 0 => self.confirm(&epoch).await,
+                // One more round publishes what was committed last.
+                () = term.cancelled() => {}
+            }
+        }
+    }
+
+    /// Publishes everything that is committed and not yet acknowledged by the broker. The next rows are
+    /// read while the acknowledgements of the last ones are under way.
+    async fn publish_all(&self, epoch: &Epoch) -> Result<(), RelayError> {
+        let (assigned, published): (i64, i64) =
+            sqlx::query_as("SELECT c.assigned, m.published FROM outbox_counter c, outbox_mark m")
+                .fetch_one(self.context.db.pool())
+                .await
+                .map_err(DbError::from)?;
+        self.gauge(assigned, published);
+        if assigned <= published {
+            return Ok(());
+        }
+        let window = self.context.config.messaging.publish_window as i64;
+        let mut rows = self.read(published, window).await?;
+        while let Some(last) = rows.last().map(|row| row.0) {
+            let acks = self.send(rows).await?;
+            let (next, acknowledged) = tokio::join!(self.read(last, window), acknowledged(acks));
+            acknowledged?;
+            self.mark(epoch, last).await?;
+            rows = next?;
+        }
+        Ok(())
+    }
+
+    async fn read(&self, after: i64, window: i64) -> Result<Vec<OutboxRow>, DbError> {
+        Ok(sqlx::query_as(
+            "SELECT seq, event_id, subject, schema, envelope, trace FROM outbox WHERE seq > $1 ORDER BY seq LIMIT $2",
+        )
+        .bind(after)
+        .bind(window)
+        .fetch_all(self.context.db.pool())
+        .await?)
+    }
+
+    async fn send(&self, rows: Vec<OutboxRow>) -> Result<FuturesOrdered<PublishAckFutureIntoFuture>, RelayError> {
+        let mut acks = FuturesOrdered::new();
+        for (_, event_id, subject, schema, envelope, trace) in rows {
+            let mut message = PublishMessage::build()
+                .payload(envelope.into())
+                .message_id(event_id.to_string())
+                .header("Content-Type", "application/json")
+                .header("Deltran-Schema", schema);
+            if let Some(trace) = trace {
+                message = message.header("traceparent", trace);
+            }
+            let ack = self.broker.jetstream().send_publish(subject, message).await.map_err(BrokerError::new)?;
+            acks.push_back(ack.into_future());
+        }
+        Ok(acks)
+    }
+
+    async fn mark(&self, epoch: &Epoch, published: i64) -> Result<(), DbError> {
+        let mut tx = self.context.db.begin().await?;
+        epoch.check(&mut tx).await?;
+        sqlx::query("UPDATE outbox_mark SET published = GREATEST(published, $1)").bind(published).execute(&mut *tx).await?;
+        tx.commit().await?;
+        self.gauge(published, published);
+        Ok(())
+    }
+
+    fn gauge(&self, assigned: i64, published: i64) {
+        let metrics = &self.context.metrics;
+        self.outbox.progress().assigned(assigned as u64);
+        self.outbox.progress().published(published as u64);
+        metrics.outbox_assigned.with_label_values(&[self.context.engine]).set(assigned);
+        metrics.outbox_published.with_label_values(&[self.context.engine]).set(published);
+    }
+
+    /// Asks the audit ledger how far it has this engine's events, and drops rows up to there.
+    async fn confirm(&self, epoch: &Epoch) {
+        if let Err(failure) = self.try_confirm(epoch).await {
+            tracing::debug!(engine = self.context.engine, error = %failure, "not confirmed by the audit ledger yet");
+        }
+    }
+
+    async fn try_confirm(&self, epoch: &Epoch) -> Result<(), deltran_runtime::Failure> {
+        let (number, published, before): (i64, i64, i64) =
+            sqlx::query_as("SELECT c.epoch, m.published, m.confirmed FROM outbox_counter c, outbox_mark m")
+                .fetch_one(self.context.db.pool())
+                .await
+                .map_err(DbError::from)?;
+        if published <= before {
+            return Ok(());
+        }
+        let peer = self.context.peers.to(self.context.engine, "audit")?;
+        let request = ConfirmedThroughRequest { producer: self.outbox.producer(number) };
+        let answer = AuditServiceClient::new(peer).confirmed_through(request).await?.into_inner();
+        let confirmed = i64::try_from(answer.producer_seq).unwrap_or(i64::MAX).min(published);
+        self.context.metrics.outbox_confirmed.with_label_values(&[self.context.engine]).set(confirmed);
+        if confirmed <= before {
+            return Ok(());
+        }
+        loop {
+            let mut tx = self.context.db.begin().await?;
+            epoch.check(&mut tx).await?;
+            let deleted = sqlx::query(
+                "DELETE FROM outbox WHERE seq IN (SELECT seq FROM outbox WHERE seq <= $1 ORDER BY seq LIMIT $2)",
+            )
+            .bind(confirmed)
+            .bind(TRIM)
+            .execute(&mut *tx)
+            .await
+            .map_err(DbError::from)?
+            .rows_affected();
+            let done = (deleted as i64) < TRIM;
+            if done {
+                sqlx::query("UPDATE outbox_mark SET confirmed = GREATEST(confirmed, $1)")
+                    .bind(confirmed)
+                    .execute(&mut *tx)
+                    .await
+                    .map_err(DbError::from)?;
+            }
+            tx.commit().await?;
+            if done {
+                return Ok(());
+            }
+        }
+    }
+}
+
+type PublishAckFutureIntoFuture = <PublishAckFuture as IntoFuture>::IntoFuture;
+
+/// Waits for every acknowledgement; a duplicate is as good as the first.
+async fn acknowledged(mut acks: FuturesOrdered<PublishAckFutureIntoFuture>) -> Result<(), BrokerError> {
+    while let Some(ack) = acks.next().await {
+        ack.map_err(BrokerError::new)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,1 @@
+//! Streams and consumers against their configuration: plan, apply, check.

@@ -1,0 +1,261 @@
+//! The one door to Postgres: a pool per engine, bound to its schema and role, and transactions
+//! that own isolation, retry and metrics.
+
+use std::ops::{AsyncFnMut, Deref, DerefMut};
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::migrate::Migrator;
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
+use sqlx::{Connection, Postgres};
+use tokio::time::Instant;
+
+use crate::metrics::Metrics;
+
+/// Why the database did not do it.
+#[derive(Debug, thiserror::Error)]
+pub enum DbError {
+    /// No connection, or it was lost. What was under way may or may not have been committed.
+    #[error("database does not answer: {0}")]
+    Unavailable(String),
+    /// The lease is not held (any more): another process leads.
+    #[error("the lease is not held")]
+    NotLeader,
+    /// A stored value cannot be what it is: a defect or tampering.
+    #[error("stored data is not valid: {0}")]
+    Corrupt(String),
+    /// Anything else: a defect.
+    #[error("database error: {0}")]
+    Other(String),
+}
+
+impl DbError {
+    /// A stored value that cannot be what it is.
+    pub fn corrupt(what: impl std::fmt::Display) -> Self {
+        Self::Corrupt(what.to_string())
+    }
+
+    /// Whether trying again may help.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Unavailable(_))
+    }
+}
+
+/// Classes of SQLSTATE after which the same transaction may succeed when tried again:
+/// serialization failure and deadlock.
+const RETRY: [&str; 2] = ["40001", "40P01"];
+/// Classes that mean that the server is not there: connection exceptions, operator intervention
+/// (shutdown, crash, still starting), insufficient resources, read-only while failing over.
+const AWAY: [&str; 4] = ["08", "57", "53", "25006"];
+
+impl From<sqlx::Error> for DbError {
+    fn from(error: sqlx::Error) -> Self {
+        match &error {
+            sqlx::Error::Database(db) => {
+                let code = db.code().unwrap_or_default();
+                if AWAY.iter().any(|class| code.starts_with(class)) || RETRY.contains(&code.as_ref()) || code == "25P03" {
+                    Self::Unavailable(error.to_string())
+                } else {
+                    Self::Other(error.to_string())
+                }
+            }
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed
+            | sqlx::Error::Protocol(_) => Self::Unavailable(error.to_string()),
+            _ => Self::Other(error.to_string()),
+        }
+    }
+}
+
+fn is_retry(error: &sqlx::Error) -> bool {
+    error.as_database_error().and_then(|e| e.code()).is_some_and(|code| RETRY.contains(&code.as_ref()))
+}
+
+/// A transaction. It ends with [`Tx::commit`]; dropped before that, it is rolled back.
+pub struct Tx {
+    inner: sqlx::Transaction<'static, Postgres>,
+}
+
+impl Tx {
+    /// Commits. After an error the outcome is unknown: read back before telling anyone.
+    pub async fn commit(self) -> Result<(), DbError> {
+        Ok(self.inner.commit().await?)
+    }
+}
+
+impl Deref for Tx {
+    type Target = PgConnection;
+    fn deref(&self) -> &PgConnection {
+        &self.inner
+    }
+}
+
+impl DerefMut for Tx {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        &mut self.inner
+    }
+}
+
+/// A pool of connections of one engine.
+#[derive(Clone)]
+pub struct Db {
+    engine: &'static str,
+    pool: PgPool,
+    metrics: Metrics,
+}
+
+/// How an engine's pool is opened.
+#[derive(Debug, Clone)]
+pub struct DbOptions {
+    /// The database's URL.
+    pub url: String,
+    /// At most this many connections.
+    pub max_connections: u32,
+    /// How long to wait for a connection before the database counts as unavailable.
+    pub acquire_timeout: Duration,
+}
+
+impl Db {
+    /// Opens the pool of an engine: its schema is the search path, its role the only rights.
+    ///
+    /// Connections are made when they are needed, so this succeeds while the database is away.
+    pub fn open(engine: &'static str, options: &DbOptions, metrics: Metrics) -> Result<Self, DbError> {
+        let connect = connect_options(&options.url, engine)?.options([("role", role_of(engine).as_str())]);
+        let pool = PgPoolOptions::new()
+            .max_connections(options.max_connections)
+            .acquire_timeout(options.acquire_timeout)
+            .max_lifetime(None)
+            .connect_lazy_with(connect);
+        Ok(Self { engine, pool, metrics })
+    }
+
+    /// Whose pool it is.
+    pub fn engine(&self) -> &'static str {
+        self.engine
+    }
+
+    /// The pool, for reading outside a transaction.
+    pub fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    /// Begins a transaction that the caller commits. For work that must read its own outcome back
+    /// after a lost connection; everything else uses [`Db::run_tx`].
+    pub async fn begin(&self) -> Result<Tx, DbError> {
+        Ok(Tx { inner: self.pool.begin().await? })
+    }
+
+    /// Runs `work` in a transaction and commits it; tries again where two transactions collided.
+    ///
+    /// `name` appears in metrics. `work` must have no effects outside the transaction, since it may
+    /// run several times.
+    pub async fn run_tx<T, E, F>(&self, name: &'static str, mut work: F) -> Result<T, E>
+    where
+        F: AsyncFnMut(&mut PgConnection) -> Result<T, E>,
+        E: From<DbError> + RetryHint,
+    {
+        let started = Instant::now();
+        let mut tries = 0;
+        loop {
+            tries += 1;
+            let outcome = self.try_tx(&mut work).await;
+            match outcome {
+                Err(error) if tries < 5 && error.collided() => {
+                    self.metrics.tx_retries.with_label_values(&[self.engine, name]).inc();
+                }
+                outcome => {
+                    let result = if outcome.is_ok() { "ok" } else { "error" };
+                    self.metrics
+                        .tx_seconds
+                        .with_label_values(&[self.engine, name, result])
+                        .observe(started.elapsed().as_secs_f64());
+                    return outcome;
+                }
+            }
+        }
+    }
+
+    async fn try_tx<T, E, F>(&self, work: &mut F) -> Result<T, E>
+    where
+        F: AsyncFnMut(&mut PgConnection) -> Result<T, E>,
+        E: From<DbError>,
+    {
+        let mut tx = self.pool.begin().await.map_err(DbError::from)?;
+        let value = work(&mut tx).await?;
+        tx.commit().await.map_err(DbError::from)?;
+        Ok(value)
+    }
+}
+
+/// Tells whether an error means that two transactions collided and the work may run again.
+pub trait RetryHint {
+    /// Whether the transaction may simply run again.
+    fn collided(&self) -> bool;
+}
+
+impl RetryHint for DbError {
+    fn collided(&self) -> bool {
+        // The SQLSTATE stands in the text that sqlx gives; both classes say so in words.
+        matches!(self, Self::Unavailable(text) if text.contains("could not serialize") || text.contains("deadlock detected"))
+    }
+}
+
+impl RetryHint for crate::error::Failure {
+    fn collided(&self) -> bool {
+        false
+    }
+}
+
+/// The Postgres role of an engine.
+pub fn role_of(engine: &str) -> String {
+    format!("deltran_{engine}")
+}
+
+fn connect_options(url: &str, engine: &str) -> Result<PgConnectOptions, DbError> {
+    Ok(PgConnectOptions::from_str(url)
+        .map_err(|e| DbError::Other(format!("database URL is not valid: {e}")))?
+        .application_name(&format!("deltran-{engine}"))
+        .options([
+            ("search_path", engine),
+            ("timezone", "UTC"),
+            ("idle_in_transaction_session_timeout", "4000"),
+            ("tcp_user_timeout", "4000"),
+        ]))
+}
+
+/// Creates an engine's schema and role and applies migrations, in their order. Any number of
+/// processes may do so at once.
+///
+/// `shared` are the tables that every engine has (outbox, received ranges, leases); `own` are the
+/// engine's.
+///
+/// # Errors
+/// Where the database is away, the user may not create roles, or a migration fails.
+pub async fn migrate(engine: &'static str, url: &str, shared: &[(&str, &str)], own: &Migrator) -> Result<(), DbError> {
+    let options = connect_options(url, engine)?;
+    let mut connection = PgConnection::connect_with(&options).await?;
+    let role = role_of(engine);
+    // Roles are the whole cluster's, so the lock is too.
+    sqlx::query("SELECT pg_advisory_lock(hashtext('deltran.migrate'))").execute(&mut connection).await?;
+    let statements = [
+        format!("DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}') THEN CREATE ROLE {role} NOLOGIN; END IF; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$"),
+        format!("DO $$ BEGIN IF NOT pg_has_role(current_user, '{role}', 'MEMBER') THEN GRANT {role} TO CURRENT_USER; END IF; END $$"),
+        format!("CREATE SCHEMA IF NOT EXISTS {engine}"),
+        format!("GRANT USAGE ON SCHEMA {engine} TO {role}"),
+        format!("ALTER DEFAULT PRIVILEGES IN SCHEMA {engine} GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {role}"),
+        format!("ALTER DEFAULT PRIVILEGES IN SCHEMA {engine} GRANT USAGE, SELECT ON SEQUENCES TO {role}"),
+    ];
+    for statement in statements {
+        sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&mut connection).await?;
+    }
+    for (name, script) in shared {
+        tracing::debug!(engine, script = name, "applying shared tables");
+        sqlx::raw_sql(sqlx::AssertSqlSafe((*script).to_owned())).execute(&mut connection).await?;
+    }
+    own.run_direct(None, &mut connection, false).await.map_err(|e| DbError::Other(format!("migration of {engine}: {e}")))?;
+    connection.close().await?;
+    Ok(())
+}

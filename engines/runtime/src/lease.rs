@@ -1,0 +1,165 @@
+//! Leases with epochs: at most one process does the work of a singleton, and one that was frozen
+//! cannot write when it wakes.
+//!
+//! A lease is a row (holder, epoch, expires_at by the database's clock). Every transaction of a
+//! singleton begins with [`Epoch::check`]; take-over raises the epoch, which waits for such
+//! transactions and makes every later check of the old epoch fail.
+
+use std::future::Future;
+use std::time::Duration;
+
+use sqlx::PgConnection;
+use tokio_util::sync::CancellationToken;
+
+use crate::db::{Db, DbError};
+use crate::health::Health;
+use crate::metrics::Metrics;
+
+/// How long a lease lasts without renewal.
+pub const LEASE_TIME: Duration = Duration::from_secs(5);
+const RENEW_EVERY: Duration = Duration::from_millis(1200);
+const TRY_EVERY: Duration = Duration::from_millis(700);
+
+/// The tables of leases, for every engine's schema.
+pub const TABLES: &str = include_str!("lease.sql");
+
+/// Proof that a lease was taken, to be checked in each transaction.
+#[derive(Debug, Clone)]
+pub struct Epoch {
+    name: &'static str,
+    number: i64,
+}
+
+impl Epoch {
+    /// The number; it rises with each take-over.
+    pub fn number(&self) -> i64 {
+        self.number
+    }
+
+    /// Fails with [`DbError::NotLeader`] unless this epoch still holds the lease. Locks the lease row
+    /// `FOR SHARE`, so that nobody takes over before this transaction has ended.
+    pub async fn check(&self, tx: &mut PgConnection) -> Result<(), DbError> {
+        let held: Option<i32> = sqlx::query_scalar("SELECT 1 FROM lease WHERE name = $1 AND epoch = $2 FOR SHARE")
+            .bind(self.name)
+            .bind(self.number)
+            .fetch_optional(tx)
+            .await?;
+        held.map(|_| ()).ok_or(DbError::NotLeader)
+    }
+}
+
+/// Takes, renews and gives back one lease.
+#[derive(Clone)]
+pub struct Lease {
+    /// Where the lease row lives.
+    pub db: Db,
+    /// The lease's name within the engine, such as `writer`.
+    pub name: &'static str,
+    /// Who holds it: unique per process.
+    pub holder: String,
+    /// Told whether this process holds it.
+    pub metrics: Metrics,
+    /// Told that the part is ready, on stand-by too.
+    pub health: Health,
+}
+
+impl Lease {
+    /// Runs `work` whenever this process holds the lease, until `shutdown`.
+    ///
+    /// `work` gets the epoch and a token that is cancelled when the lease is lost or on shutdown. It
+    /// should return soon after; the lease is given back then. Where it returns early, it is
+    /// started anew under a new epoch.
+    pub async fn run<F, W>(&self, shutdown: CancellationToken, mut work: W)
+    where
+        W: FnMut(Epoch, CancellationToken) -> F,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let label = format!("{}.{}", self.db.engine(), self.name);
+        let held = self.metrics.lease_held.with_label_values(&[&label]);
+        while !shutdown.is_cancelled() {
+            match self.take().await {
+                Ok(Some(epoch)) => {
+                    tracing::info!(lease = label, epoch = epoch.number, "lease taken");
+                    held.set(1);
+                    let term = shutdown.child_token();
+                    let mut task = tokio::spawn(work(epoch.clone(), term.clone()));
+                    let renewed = tokio::select! {
+                        () = self.renew(&epoch, &shutdown) => true,
+                        done = &mut task => {
+                            if let Err(panic) = done { tracing::error!(lease = label, error = %panic, "singleton failed"); }
+                            false
+                        }
+                    };
+                    term.cancel();
+                    if renewed && let Err(panic) = task.await {
+                        tracing::error!(lease = label, error = %panic, "singleton failed");
+                    }
+                    held.set(0);
+                    if let Err(error) = self.give_back(&epoch).await {
+                        tracing::debug!(lease = label, %error, "lease not given back: it will expire");
+                    }
+                }
+                Ok(None) => self.health.ready(&label),
+                Err(error) => self.health.not_ready(&label, error.to_string()),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(TRY_EVERY) => {}
+                () = shutdown.cancelled() => {}
+            }
+        }
+    }
+
+    async fn take(&self) -> Result<Option<Epoch>, DbError> {
+        let number: Option<i64> = sqlx::query_scalar(
+            "INSERT INTO lease (name, holder, epoch, expires_at) VALUES ($1, $2, 1, clock_timestamp() + $3 * interval '1 millisecond')
+             ON CONFLICT (name) DO UPDATE SET holder = $2, epoch = lease.epoch + 1, expires_at = clock_timestamp() + $3 * interval '1 millisecond'
+             WHERE lease.expires_at < clock_timestamp()
+             RETURNING epoch",
+        )
+        .bind(self.name)
+        .bind(&self.holder)
+        .bind(LEASE_TIME.as_millis() as i64)
+        .fetch_optional(self.db.pool())
+        .await?;
+        Ok(number.map(|number| Epoch { name: self.name, number }))
+    }
+
+    /// Returns when the lease is lost or shutdown is asked for.
+    async fn renew(&self, epoch: &Epoch, shutdown: &CancellationToken) {
+        let mut last = tokio::time::Instant::now();
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(RENEW_EVERY) => {}
+                () = shutdown.cancelled() => return,
+            }
+            let renewal = sqlx::query(
+                "UPDATE lease SET expires_at = clock_timestamp() + $3 * interval '1 millisecond' WHERE name = $1 AND epoch = $2",
+            )
+            .bind(epoch.name)
+            .bind(epoch.number)
+            .bind(LEASE_TIME.as_millis() as i64)
+            .execute(self.db.pool());
+            match tokio::time::timeout(LEASE_TIME / 2, renewal).await {
+                Ok(Ok(done)) if done.rows_affected() == 1 => last = tokio::time::Instant::now(),
+                Ok(Ok(_)) => {
+                    tracing::warn!(lease = epoch.name, epoch = epoch.number, "lease lost to another process");
+                    return;
+                }
+                Ok(Err(error)) => tracing::warn!(lease = epoch.name, %error, "lease not renewed"),
+                Err(_) => tracing::warn!(lease = epoch.name, "lease not renewed in time"),
+            }
+            if last.elapsed() > LEASE_TIME {
+                return;
+            }
+        }
+    }
+
+    async fn give_back(&self, epoch: &Epoch) -> Result<(), DbError> {
+        sqlx::query("UPDATE lease SET expires_at = '-infinity' WHERE name = $1 AND epoch = $2")
+            .bind(epoch.name)
+            .bind(epoch.number)
+            .execute(self.db.pool())
+            .await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,26 @@
+//! What every engine runs on: boot, configuration, telemetry, health, the door to Postgres, leases,
+//! identity and the gRPC server stack.
+//!
+//! It knows no engine and no event, and never touches NATS.
+
+pub mod boot;
+pub mod config;
+pub mod db;
+pub mod embedded;
+pub mod engine;
+pub mod error;
+pub mod guard;
+pub mod health;
+pub mod http;
+pub mod identity;
+pub mod lease;
+pub mod metrics;
+pub mod peers;
+pub mod rights;
+pub mod telemetry;
+pub mod wire;
+
+pub use db::{Db, DbError, RetryHint};
+pub use engine::{Engine, EngineContext};
+pub use error::{Failure, FailureKind};
+pub use identity::{Caller, Role};
