@@ -1,1 +1,72 @@
-//! placeholder
+//! The audit engine: every event of every stream, once, in one order, as the exact bytes published,
+//! in tables that only grow; and what no consumer could process.
+//!
+//! It knows events as envelopes and by their catalog. It decides nothing about money, and no engine
+//! waits for it but to let its outbox rows go.
+
+pub mod consume;
+pub mod domain;
+mod grpc;
+mod schedule;
+pub mod store;
+mod verify;
+
+use std::sync::Arc;
+
+use deltran_api::audit::v1::audit_service_server::AuditServiceServer;
+use deltran_api::audit::v1::dead_letter_service_server::DeadLetterServiceServer;
+use deltran_events::topology::{self, ConsumerSpec};
+use deltran_messaging::{Broker, Consumer, Door, Handler, Outbox, Relay};
+use deltran_runtime::boot::BootError;
+use deltran_runtime::{Engine, EngineContext};
+use tokio::sync::Notify;
+
+/// The engine's name: of its schema, its role and its section of the configuration.
+pub const NAME: &str = "audit";
+
+/// The engine's tables.
+pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
+
+/// The engine, ready to run.
+///
+/// # Errors
+/// Where a consumer is missing in the catalog or an event schema does not compile.
+pub fn engine(context: EngineContext, broker: Broker, outbox: Outbox) -> Result<Engine, BootError> {
+    deltran_events::schema::compile_all().map_err(|e| BootError::Other(e.to_string()))?;
+    let door = Door::new(context.db.clone(), outbox.clone());
+    let appended = Arc::new(Notify::new());
+    let given_up = Arc::new(Notify::new());
+
+    let consumer = |spec: &'static ConsumerSpec, handler: Arc<dyn Handler>| {
+        Consumer::new(context.clone(), broker.clone(), outbox.clone(), spec, handler)
+    };
+    let ledger = consumer(
+        spec("AUDIT", store::CONSUMER)?,
+        Arc::new(consume::Sequencer::new(&context, Vec::new(), appended.clone())),
+    );
+    let letters =
+        consumer(spec("DEADLETTERS", "dead_letters_audit")?, Arc::new(consume::LetterRecorder::new(&context)));
+    let advisories = consumer(
+        spec("ADVISORIES", "advisories_audit")?,
+        Arc::new(consume::AdvisoryReader::new(&context, given_up.clone())),
+    );
+    let relay = Relay::new(context.clone(), broker.clone(), outbox.clone());
+    let partitions = schedule::Partitions::new(context.clone());
+    let burial = schedule::Burial::new(context.clone(), broker.clone(), given_up);
+    let audit = AuditServiceServer::new(grpc::Audit::new(context.clone(), broker.clone(), door.clone(), appended));
+    let dead_letters = DeadLetterServiceServer::new(grpc::DeadLetters::new(context, broker, door));
+
+    Ok(Engine::new(NAME, move |routes| {
+        routes.add_service(audit).add_service(dead_letters);
+    })
+    .worker("relay", move |stop| relay.run(stop))
+    .worker("partitions", move |stop| partitions.run(stop))
+    .worker("consumer", move |stop| ledger.run(stop))
+    .worker("dead_letters", move |stop| letters.run(stop))
+    .worker("advisories", move |stop| advisories.run(stop))
+    .worker("burial", move |stop| burial.run(stop)))
+}
+
+fn spec(stream: &str, name: &str) -> Result<&'static ConsumerSpec, BootError> {
+    topology::consumer(stream, name).ok_or_else(|| BootError::Other(format!("the catalog has no consumer {name} of {stream}")))
+}

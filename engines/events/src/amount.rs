@@ -102,7 +102,9 @@ impl Visitor<'_> for AmountVisitor {
     fn visit_f64<E: Error>(self, number: f64) -> Result<Amount, E> {
         let text = number.to_string();
         if exact::significant_digits(&text) > exact::EXACT_DIGITS {
-            return Err(E::custom(format_args!("number {text} has more digits than can be read exactly: send it as a string")));
+            return Err(E::custom(format_args!(
+                "number {text} has more digits than can be read exactly: send it as a string"
+            )));
         }
         Ok(Amount::Number(text))
     }
@@ -157,8 +159,17 @@ mod tests {
     #[test]
     fn what_would_be_rounded_is_invalid() {
         for (json, code) in [
-            ("0.001", "USD"), ("1.5", "JPY"), ("\"1\"", "USD"), ("1e40", "JPY"), ("true", "USD"), ("\"\"", "JPY"), ("null", "JPY"),
-            ("12345678901234567.89", "USD"), ("123456789012345.67", "USD"), ("0.30000000000000004", "USD"), ("1e-7", "CLF"),
+            ("0.001", "USD"),
+            ("1.5", "JPY"),
+            ("\"1\"", "USD"),
+            ("1e40", "JPY"),
+            ("true", "USD"),
+            ("\"\"", "JPY"),
+            ("null", "JPY"),
+            ("12345678901234567.89", "USD"),
+            ("123456789012345.67", "USD"),
+            ("0.30000000000000004", "USD"),
+            ("1e-7", "CLF"),
         ] {
             assert!(read(json, code).is_err(), "{json} {code}");
         }

@@ -73,7 +73,9 @@ impl EventSpec {
 /// Major and minor of a version; `None` where it is not of the form of [`VERSION_PATTERN`].
 fn version_parts(version: &str) -> Option<(&str, &str)> {
     let number = |part: &str| {
-        (1..=5).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit()) && (part == "0" || !part.starts_with('0'))
+        (1..=5).contains(&part.len())
+            && part.bytes().all(|b| b.is_ascii_digit())
+            && (part == "0" || !part.starts_with('0'))
     };
     version.split_once('.').filter(|(major, minor)| number(major) && number(minor))
 }

@@ -218,7 +218,8 @@ impl Envelope<Value> {
                 known: spec.major().to_owned(),
             });
         }
-        let data = exact::value(envelope.data.get()).map_err(|e| Invalid::new(spec.event_type(), format!("data: {e}")))?;
+        let data =
+            exact::value(envelope.data.get()).map_err(|e| Invalid::new(spec.event_type(), format!("data: {e}")))?;
         schema::check_data(spec, &data)?;
         // A schema does not know every currency and every day of the calendar; the type does.
         (spec.read)(&data)?;
@@ -240,10 +241,10 @@ fn raw_envelope(line: &[u8]) -> Result<Envelope<&RawValue>, String> {
     if line.len() > MAX_ENVELOPE_BYTES {
         return Err(format!("{} bytes: at most {MAX_ENVELOPE_BYTES} are allowed", line.len()));
     }
-    let text = std::str::from_utf8(line).map_err(|e| e.to_string())?;
-    if text.contains(['\n', '\r']) {
+    if line.iter().any(|b| matches!(b, b'\n' | b'\r')) {
         return Err("more than one line".to_owned());
     }
+    let text = std::str::from_utf8(line).map_err(|e| e.to_string())?;
     let mut reader = serde_json::Deserializer::from_str(text);
     let envelope = object::<Envelope<&RawValue>, _>(&mut reader).map_err(|e| e.to_string())?;
     reader.end().map_err(|e| e.to_string())?;
@@ -301,7 +302,10 @@ fn parse_event_id<E: Error>(text: &str) -> Result<EventId, E> {
 fn timestamp<'de, R: Deserializer<'de>>(reader: R) -> Result<Timestamp, R::Error> {
     let text = Cow::<str>::deserialize(reader)?;
     if !is_utc_second_or_finer(text.as_bytes()) {
-        return Err(R::Error::custom(format_args!("time {:?} is not UTC such as 2025-11-06T12:00:00.000000Z", cut(&text))));
+        return Err(R::Error::custom(format_args!(
+            "time {:?} is not UTC such as 2025-11-06T12:00:00.000000Z",
+            cut(&text)
+        )));
     }
     text.parse().map_err(R::Error::custom)
 }

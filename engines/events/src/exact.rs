@@ -3,6 +3,7 @@
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_json::map::Entry;
 use serde_json::{Map, Number, Value};
 
 /// A decimal number of at most this many significant digits survives the way through a 64-bit float.
@@ -32,7 +33,9 @@ pub(crate) fn significant_digits(number: &str) -> usize {
 /// Whether a number of a JSON text is read as what it says: integers of 64 bits as themselves, others as
 /// floats. The bounds on length and exponent keep the float away from overflow and from zero.
 fn is_exact(number: &str) -> bool {
-    if !number.contains(['.', 'e', 'E']) && (number.len() <= 18 || number.parse::<i64>().is_ok() || number.parse::<u64>().is_ok()) {
+    if !number.contains(['.', 'e', 'E'])
+        && (number.len() <= 18 || number.parse::<i64>().is_ok() || number.parse::<u64>().is_ok())
+    {
         return true;
     }
     let exponent = number.split_once(['e', 'E']).map_or("", |(_, exponent)| exponent);
@@ -122,10 +125,12 @@ impl<'de> Visitor<'de> for UniqueVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
         let mut object = Map::new();
         while let Some((name, Unique(value))) = entries.next_entry::<String, Unique>()? {
-            if object.contains_key(&name) {
-                return Err(A::Error::custom(format_args!("{name:?} stands twice in one object")));
+            match object.entry(name) {
+                Entry::Vacant(place) => drop(place.insert(value)),
+                Entry::Occupied(place) => {
+                    return Err(A::Error::custom(format_args!("{:?} stands twice in one object", place.key())));
+                }
             }
-            object.insert(name, value);
         }
         Ok(Value::Object(object))
     }
@@ -138,9 +143,21 @@ mod tests {
     #[test]
     fn reads_what_the_plain_reader_reads() {
         for text in [
-            "null", "true", "-1", "18446744073709551615", "-9223372036854775808", "1000.00", "1e2", "123456789012345",
-            "0.00000000000000000000000000000000000001", "\"12345678901234567.89\"", r#""a\"1.00000000000000000001""#,
-            r#"{"a":[1,2.5,{"b":null,"c":"\\"}],"b":{}}"#, "[]", "-0", "9007199254740993",
+            "null",
+            "true",
+            "-1",
+            "18446744073709551615",
+            "-9223372036854775808",
+            "1000.00",
+            "1e2",
+            "123456789012345",
+            "0.00000000000000000000000000000000000001",
+            "\"12345678901234567.89\"",
+            r#""a\"1.00000000000000000001""#,
+            r#"{"a":[1,2.5,{"b":null,"c":"\\"}],"b":{}}"#,
+            "[]",
+            "-0",
+            "9007199254740993",
         ] {
             assert_eq!(value(text), Ok(serde_json::from_str::<Value>(text).unwrap()), "{text}");
         }
@@ -149,8 +166,15 @@ mod tests {
     #[test]
     fn refuses_what_would_be_rounded() {
         for text in [
-            "12345678901234567.89", "123456789012345.67", "1000.000000000000000001", "[0.1000000000000000055]",
-            "18446744073709551617", "1e400", "1e-400", "-12345678901234567890", r#"{"a":{"b":9007199254740993.0}}"#,
+            "12345678901234567.89",
+            "123456789012345.67",
+            "1000.000000000000000001",
+            "[0.1000000000000000055]",
+            "18446744073709551617",
+            "1e400",
+            "1e-400",
+            "-12345678901234567890",
+            r#"{"a":{"b":9007199254740993.0}}"#,
             &format!("0.{}1", "0".repeat(400)),
         ] {
             assert!(value(text).unwrap_err().contains("exactly"), "{text}");

@@ -81,7 +81,25 @@ pub fn envelope_document() -> Value {
 fn named(mut schema: Schema, id: String, title: String) -> Value {
     schema.insert("$id".to_owned(), id.into());
     schema.insert("title".to_owned(), title.into());
-    schema.to_value()
+    let mut document = schema.to_value();
+    unwrap_lines(&mut document);
+    document
+}
+
+/// Descriptions come from comments, whose lines end where the source does.
+fn unwrap_lines(value: &mut Value) {
+    match value {
+        Value::Object(object) => {
+            for (key, value) in object {
+                match value {
+                    Value::String(text) if key == "description" => *text = text.replace('\n', " "),
+                    other => unwrap_lines(other),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(unwrap_lines),
+        _ => {}
+    }
 }
 
 /// What is checked in the data of one event.
@@ -132,7 +150,9 @@ fn check_amounts(value: &Value, steps: &[Step], currency: Currency) -> Result<()
             Some(inner) => check_amounts(inner, rest, currency).map_err(|e| format!("{name}: {e}")),
             None => Ok(()),
         },
-        [Step::Items, rest @ ..] => value.as_array().into_iter().flatten().try_for_each(|i| check_amounts(i, rest, currency)),
+        [Step::Items, rest @ ..] => {
+            value.as_array().into_iter().flatten().try_for_each(|i| check_amounts(i, rest, currency))
+        }
     }
 }
 

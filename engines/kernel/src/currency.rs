@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::LazyLock;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -35,16 +36,24 @@ const BY_DIGITS: [(u8, &str); 4] = [
     (4, "CLF UYW"),
 ];
 
+/// Every currency, in order of code.
+static TABLE: LazyLock<Vec<Currency>> = LazyLock::new(|| {
+    let mut table: Vec<Currency> = BY_DIGITS
+        .iter()
+        .flat_map(|(digits, codes)| codes.split_ascii_whitespace().map(|code| (*digits, code)))
+        .filter_map(|(digits, code)| Some(Currency { code: code.as_bytes().try_into().ok()?, digits }))
+        .collect();
+    table.sort();
+    table
+});
+
 impl Currency {
     /// The currency of a three-letter code in capitals.
     pub fn new(code: &str) -> Result<Self, UnknownCurrency> {
         let unknown = || UnknownCurrency(code.chars().take(16).collect());
         let bytes: [u8; 3] = code.as_bytes().try_into().map_err(|_| unknown())?;
-        BY_DIGITS
-            .iter()
-            .find(|(_, codes)| codes.split_ascii_whitespace().any(|c| c == code))
-            .map(|(digits, _)| Self { code: bytes, digits: *digits })
-            .ok_or_else(unknown)
+        let place = TABLE.binary_search_by_key(&bytes, |currency| currency.code).map_err(|_| unknown())?;
+        Ok(TABLE[place])
     }
 
     /// The three-letter code.

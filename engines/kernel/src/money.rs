@@ -59,17 +59,20 @@ impl Minor {
     }
 
     /// `self + other`.
+    #[expect(clippy::should_implement_trait, reason = "arithmetic on money can fail, or says so by a word")]
     pub fn add(self, other: Self) -> Result<Self, MoneyError> {
         self.0.checked_add(other.0).ok_or(MoneyError::OutOfRange).and_then(Self::new)
     }
 
     /// `self − other`.
+    #[expect(clippy::should_implement_trait, reason = "arithmetic on money can fail, or says so by a word")]
     pub fn sub(self, other: Self) -> Result<Self, MoneyError> {
         self.0.checked_sub(other.0).ok_or(MoneyError::OutOfRange).and_then(Self::new)
     }
 
     /// The negated value.
     #[must_use]
+    #[expect(clippy::should_implement_trait, reason = "arithmetic on money can fail, or says so by a word")]
     pub const fn neg(self) -> Self {
         Self(-self.0)
     }
@@ -189,6 +192,7 @@ impl Money {
     }
 
     /// Sum of two amounts of the same currency.
+    #[expect(clippy::should_implement_trait, reason = "arithmetic on money can fail, or says so by a word")]
     pub fn add(self, other: Self) -> Result<Self, MoneyError> {
         if self.currency != other.currency {
             return Err(MoneyError::CurrencyMismatch(self.currency, other.currency));

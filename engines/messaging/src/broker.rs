@@ -20,6 +20,17 @@ impl BrokerError {
     }
 }
 
+/// What the broker says about a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamInfo {
+    /// Messages that it holds.
+    pub messages: u64,
+    /// The lowest sequence that it holds; one above the last where it holds none.
+    pub first_sequence: u64,
+    /// The last sequence that it gave out.
+    pub last_sequence: u64,
+}
+
 /// A connection that comes back by itself when the broker does.
 #[derive(Clone)]
 pub struct Broker {
@@ -64,6 +75,28 @@ impl Broker {
     /// The core connection.
     pub fn client(&self) -> &async_nats::Client {
         &self.client
+    }
+
+    /// What a stream holds; `None` where there is no such stream.
+    ///
+    /// # Errors
+    /// Where the broker does not answer.
+    pub async fn stream_info(&self, stream: &str) -> Result<Option<StreamInfo>, BrokerError> {
+        use async_nats::jetstream::{ErrorCode, context::GetStreamErrorKind};
+        match self.jetstream.get_stream(stream).await {
+            Ok(stream) => {
+                let state = &stream.cached_info().state;
+                Ok(Some(StreamInfo {
+                    messages: state.messages,
+                    first_sequence: state.first_sequence,
+                    last_sequence: state.last_sequence,
+                }))
+            }
+            Err(error) => match error.kind() {
+                GetStreamErrorKind::JetStream(cause) if cause.error_code() == ErrorCode::STREAM_NOT_FOUND => Ok(None),
+                _ => Err(BrokerError::new(error)),
+            },
+        }
     }
 
     /// JetStream.

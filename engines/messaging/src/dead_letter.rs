@@ -1,7 +1,9 @@
 //! Messages that no consumer could process: copied to `dlq.<stream>.<consumer>` with the reason,
 //! then terminated.
 
+use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::message::PublishMessage;
+use async_nats::jetstream::stream::RawMessageErrorKind;
 use bytes::Bytes;
 
 use crate::broker::{Broker, BrokerError};
@@ -18,6 +20,8 @@ pub const CONSUMER: &str = "Deltran-Consumer";
 pub const SUBJECT: &str = "Deltran-Subject";
 /// Header with the number of deliveries.
 pub const ATTEMPTS: &str = "Deltran-Attempts";
+/// Header of a message that was published again: the id of its dead letter.
+pub const REPLAY: &str = "Deltran-Replay";
 
 /// A message to be put aside.
 #[derive(Debug, Clone)]
@@ -59,6 +63,39 @@ pub async fn publish(broker: &Broker, letter: DeadLetter<'_>) -> Result<(), Brok
         .send_publish(format!("dlq.{}.{}", letter.stream, letter.consumer), message)
         .await
         .map_err(BrokerError::new)?;
+    ack.await.map_err(BrokerError::new)?;
+    Ok(())
+}
+
+/// Fetches a message that the broker gave up on: its subject and bytes; `None` where its stream let
+/// it go, or the stream itself is gone.
+///
+/// # Errors
+/// Where the broker does not answer.
+pub async fn fetch(broker: &Broker, stream: &str, sequence: u64) -> Result<Option<(String, Bytes)>, BrokerError> {
+    let stream = broker.jetstream().get_stream_no_info(stream).await.map_err(BrokerError::new)?;
+    match stream.get_raw_message(sequence).await {
+        Ok(message) => Ok(Some((message.subject.to_string(), message.payload))),
+        Err(error) => match error.kind() {
+            RawMessageErrorKind::NoMessageFound => Ok(None),
+            RawMessageErrorKind::JetStream(cause) if cause.error_code() == ErrorCode::STREAM_NOT_FOUND => Ok(None),
+            _ => Err(BrokerError::new(error)),
+        },
+    }
+}
+
+/// Publishes a dead letter's bytes again under their first subject, as the replay `number` of the
+/// letter `id`. The same replay again is dropped by its id, as long as the stream remembers.
+///
+/// # Errors
+/// Where the broker does not acknowledge it: whether it was stored is unknown then.
+pub async fn replay(broker: &Broker, id: u64, number: u32, subject: &str, payload: Bytes) -> Result<(), BrokerError> {
+    let message = PublishMessage::build()
+        .message_id(format!("replay:{id}:{number}"))
+        .header("Content-Type", "application/json")
+        .header(REPLAY, id.to_string())
+        .payload(payload);
+    let ack = broker.jetstream().send_publish(subject.to_owned(), message).await.map_err(BrokerError::new)?;
     ack.await.map_err(BrokerError::new)?;
     Ok(())
 }

@@ -1,9 +1,11 @@
 //! A received message, decoded as far as it goes.
 
+use std::collections::BTreeMap;
+
 use async_nats::jetstream::Message;
 use bytes::Bytes;
 use deltran_events::catalog::EventSpec;
-use deltran_events::{DecodeError, Envelope, Event};
+use deltran_events::{DecodeError, Domain, Envelope, Event, MAX_ENVELOPE_BYTES, MAX_PRODUCER_SEQ};
 use serde_json::Value;
 
 use crate::broker::BrokerError;
@@ -25,8 +27,10 @@ pub struct Delivery {
     pub payload: Bytes,
     /// The validated envelope with its row of the catalog, or what is wrong.
     pub envelope: Result<(Envelope<Value>, &'static EventSpec), DecodeError>,
-    /// Producer and number, where the bytes carry both, valid or not.
+    /// Producer and number, where the bytes carry both and may: see [`producer_of`].
     pub producer: Option<(String, u64)>,
+    /// The platform's own headers (`Deltran-…`), the first value of each.
+    pub headers: BTreeMap<String, String>,
     /// Whether this consumer had received it before. Only raw consumers see such deliveries.
     pub duplicate: bool,
 }
@@ -37,10 +41,12 @@ impl Delivery {
         let subject = message.subject.to_string();
         let payload = message.payload.clone();
         let envelope = Envelope::decode(&subject, &payload);
-        let producer = match &envelope {
-            Ok((envelope, _)) => envelope.metadata.producer.clone().zip(envelope.metadata.producer_seq),
-            Err(_) => claimed_producer(&payload),
-        };
+        let producer = producer_of(&subject, &payload, envelope.as_ref().ok().map(|(envelope, _)| envelope));
+        let own = |name: &str| name.starts_with("Deltran-");
+        let headers = message.headers.iter().flat_map(|headers| headers.iter()).filter_map(|(name, values)| {
+            let name: &str = name.as_ref();
+            own(name).then(|| Some((name.to_owned(), values.first()?.as_str().to_owned()))).flatten()
+        });
         let origin = message
             .headers
             .as_ref()
@@ -55,7 +61,8 @@ impl Delivery {
             payload,
             origin,
             envelope,
-            producer: producer.filter(|(_, seq)| *seq > 0),
+            producer,
+            headers: headers.collect(),
             duplicate: false,
         })
     }
@@ -79,13 +86,43 @@ impl Delivery {
 
     /// Whether the bytes claim to be from the engine that owns the subject's domain.
     pub(crate) fn claims_engine(&self) -> bool {
-        let domain = self.subject.split('.').nth(1);
-        let owner = deltran_events::Domain::ALL.into_iter().find(|d| Some(d.name()) == domain);
-        match (&self.producer, owner) {
-            (Some((producer, _)), Some(owner)) => producer.rsplit_once('/').is_some_and(|(p, _)| p == owner.source()),
+        match (&self.producer, owner_of(&self.subject)) {
+            (Some((producer, _)), Some(owner)) => source_in(producer) == owner.source(),
             _ => false,
         }
     }
+}
+
+/// The domain that a subject names.
+fn owner_of(subject: &str) -> Option<Domain> {
+    let name = subject.strip_prefix("events.")?.split('.').next()?;
+    Domain::ALL.into_iter().find(|domain| domain.name() == name)
+}
+
+/// The source in `<source>/<epoch>`.
+fn source_in(producer: &str) -> &str {
+    producer.rsplit_once('/').map_or(producer, |(source, _)| source)
+}
+
+/// The producer and number under which bytes count: those of a valid envelope, and of an invalid one
+/// as far as it is one line that says so. A number under the name of one of the platform's engines
+/// counts on that engine's own subjects only, so that nobody else can use its numbers up.
+pub fn producer_of(subject: &str, payload: &[u8], valid: Option<&Envelope<Value>>) -> Option<(String, u64)> {
+    let (producer, seq) = match valid {
+        Some(envelope) => envelope.metadata.producer.clone().zip(envelope.metadata.producer_seq)?,
+        None if payload.len() > MAX_ENVELOPE_BYTES || payload.iter().any(|b| matches!(b, b'\n' | b'\r')) => return None,
+        None => claimed_producer(payload)?,
+    };
+    let (source, epoch) = producer.split_once('/')?;
+    let named = (1..=64).contains(&source.len())
+        && source.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && (1..=19).contains(&epoch.len())
+        && epoch.bytes().all(|b| b.is_ascii_digit());
+    let owned = match Domain::ALL.into_iter().find(|domain| domain.source() == source) {
+        Some(domain) => owner_of(subject) == Some(domain),
+        None => true,
+    };
+    (named && owned && (1..=MAX_PRODUCER_SEQ).contains(&seq)).then_some((producer, seq))
 }
 
 /// The producer that bytes claim, where they are JSON with such metadata at all.
@@ -95,8 +132,8 @@ fn claimed_producer(payload: &[u8]) -> Option<(String, u64)> {
     Some((metadata.get("producer")?.as_str()?.to_owned(), metadata.get("producer_seq")?.as_u64()?))
 }
 
-/// `Nats-Stream-Source`: stream and sequence first, then details that do not matter here. The stream
-/// may be followed by a hash of its account after a colon.
+/// `Nats-Stream-Source`: stream and sequence, then filter, transformation, original subject and a mark
+/// of the source. The stream may be followed by a hash of its account after a colon.
 fn source_of(header: &str) -> Option<(String, u64)> {
     let mut parts = header.split(' ');
     let stream = parts.next()?.split(':').next()?;
@@ -110,7 +147,8 @@ mod tests {
 
     #[test]
     fn reads_the_origin_of_a_sourced_message() {
-        assert_eq!(source_of("CLEARING 42 > > events.clearing.>"), Some(("CLEARING".into(), 42)));
+        let whole = "CLEARING 42 > > events.clearing.window.opened Oo1rcW34";
+        assert_eq!(source_of(whole), Some(("CLEARING".into(), 42)));
         assert_eq!(source_of("CLEARING:abc 7"), Some(("CLEARING".into(), 7)));
         assert_eq!(source_of("CLEARING"), None);
     }
@@ -120,5 +158,19 @@ mod tests {
         let claim = claimed_producer(br#"{"metadata":{"producer":"token-engine/1","producer_seq":9},"x":1}"#);
         assert_eq!(claim, Some(("token-engine/1".into(), 9)));
         assert_eq!(claimed_producer(b"not json"), None);
+    }
+
+    #[test]
+    fn a_number_counts_for_its_owner_only() {
+        let line = |producer: &str, seq: u64| format!(r#"{{"metadata":{{"producer":"{producer}","producer_seq":{seq}}}}}"#);
+        let counts = |subject: &str, line: String| producer_of(subject, line.as_bytes(), None).is_some();
+        assert!(counts("events.transactions.a.b", line("token-engine/1", 9)));
+        assert!(counts("events.reporting.a.b", line("acme-feed/1", 9)));
+        assert!(!counts("events.reporting.a.b", line("token-engine/1", 9)), "another engine's name");
+        assert!(!counts("dlq.transactions.y", line("token-engine/1", 9)));
+        for (producer, seq) in [("a\\u0000/1", 1), ("acme/", 1), ("acme/x", 1), ("acme", 1), ("acme/1", 0), ("acme/1", u64::MAX)] {
+            assert!(!counts("events.reporting.a.b", line(producer, seq)), "{producer} {seq}");
+        }
+        assert!(!counts("events.transactions.a.b", line("token-engine/1", 9) + "\n"), "more than one line");
     }
 }

@@ -18,7 +18,7 @@ pub mod watch;
 
 pub use broker::{Broker, BrokerError};
 pub use consumer::{ApplyError, Consumer, Handler};
-pub use delivery::Delivery;
+pub use delivery::{Delivery, producer_of};
 pub use door::Door;
 pub use outbox::{Outbox, Outgoing};
 pub use relay::Relay;

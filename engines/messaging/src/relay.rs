@@ -19,6 +19,8 @@ use crate::outbox::Outbox;
 /// Looks for rows that another process wrote, where no signal arrives.
 const POLL: Duration = Duration::from_millis(500);
 const CONFIRM_EVERY: Duration = Duration::from_secs(1);
+/// Time for the last round of publishing after shutdown was asked for.
+const LAST_MOMENT: Duration = Duration::from_secs(4);
 /// Confirmed rows deleted by one statement.
 const TRIM: i64 = 20_000;
 
@@ -60,40 +62,59 @@ impl Relay {
     }
 
     async fn term(self, epoch: Epoch, term: CancellationToken) {
+        // A slow audit ledger must not hold publishing up.
+        tokio::join!(self.publish_until(&epoch, &term), self.confirm_until(&epoch, &term));
+    }
+
+    async fn publish_until(&self, epoch: &Epoch, term: &CancellationToken) {
         let mut failures = 0u32;
-        let mut confirm = tokio::time::interval(CONFIRM_EVERY);
-        confirm.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            match self.publish_all(&epoch).await {
+            let last_round = term.is_cancelled();
+            let round = tokio::select! {
+                round = self.publish_all(epoch) => round,
+                () = late(term) => return,
+            };
+            match round {
                 Ok(()) => {
                     failures = 0;
-                    self.context.metrics.alert(&format!("relay_{}", self.context.engine), false);
+                    self.alert(false);
                 }
-                Err(RelayError::Db(DbError::NotLeader)) => return,
+                Err(RelayError::Db(DbError::NotLeader)) => {
+                    // The confirmations of this term end with it.
+                    self.alert(false);
+                    return term.cancel();
+                }
                 Err(error) => {
                     failures += 1;
-                    let label = match error {
-                        RelayError::Db(_) => "database",
-                        RelayError::Broker(_) => "broker",
-                    };
-                    self.context.metrics.publish_failures.with_label_values(&[self.context.engine, label]).inc();
-                    self.context.metrics.alert(&format!("relay_{}", self.context.engine), true);
-                    if failures.is_power_of_two() {
-                        tracing::warn!(engine = self.context.engine, %error, failures, "events wait in the outbox");
-                    }
+                    self.failed(&error, failures);
                 }
             }
-            if term.is_cancelled() {
+            if last_round {
                 return;
             }
             let pause = if failures == 0 { POLL } else { Duration::from_millis(100 << failures.min(6)) };
             tokio::select! {
                 () = self.outbox.written(), if failures == 0 => {}
                 () = tokio::time::sleep(pause) => {}
-                _ = confirm.tick(), if failures == 0 => self.confirm(&epoch).await,
                 // One more round publishes what was committed last.
                 () = term.cancelled() => {}
             }
+        }
+    }
+
+    fn alert(&self, raised: bool) {
+        self.context.metrics.alert(&format!("relay_{}", self.context.engine), raised);
+    }
+
+    fn failed(&self, error: &RelayError, failures: u32) {
+        let label = match error {
+            RelayError::Db(_) => "database",
+            RelayError::Broker(_) => "broker",
+        };
+        self.context.metrics.publish_failures.with_label_values(&[self.context.engine, label]).inc();
+        self.alert(true);
+        if failures.is_power_of_two() {
+            tracing::warn!(engine = self.context.engine, %error, failures, "events wait in the outbox");
         }
     }
 
@@ -108,6 +129,10 @@ impl Relay {
         self.gauge(assigned, published);
         if assigned <= published {
             return Ok(());
+        }
+        if !self.broker.is_connected() {
+            // Else the connection would keep what is sent and send it twice when it is back.
+            return Err(BrokerError::new("not connected").into());
         }
         let window = self.context.config.messaging.publish_window as i64;
         let mut rows = self.read(published, window).await?;
@@ -153,7 +178,8 @@ impl Relay {
         epoch.check(&mut tx).await?;
         sqlx::query("UPDATE outbox_mark SET published = GREATEST(published, $1)").bind(published).execute(&mut *tx).await?;
         tx.commit().await?;
-        self.gauge(published, published);
+        self.outbox.progress().published(published as u64);
+        self.context.metrics.outbox_published.with_label_values(&[self.context.engine]).set(published);
         Ok(())
     }
 
@@ -165,10 +191,22 @@ impl Relay {
         metrics.outbox_published.with_label_values(&[self.context.engine]).set(published);
     }
 
-    /// Asks the audit ledger how far it has this engine's events, and drops rows up to there.
-    async fn confirm(&self, epoch: &Epoch) {
-        if let Err(failure) = self.try_confirm(epoch).await {
-            tracing::debug!(engine = self.context.engine, error = %failure, "not confirmed by the audit ledger yet");
+    /// Asks the audit ledger again and again how far it has this engine's events, and drops rows up to there.
+    async fn confirm_until(&self, epoch: &Epoch, term: &CancellationToken) {
+        let mut confirm = tokio::time::interval(CONFIRM_EVERY);
+        confirm.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = confirm.tick() => {}
+                () = term.cancelled() => return,
+            }
+            let confirmed = tokio::select! {
+                confirmed = self.try_confirm(epoch) => confirmed,
+                () = term.cancelled() => return,
+            };
+            if let Err(failure) = confirmed {
+                tracing::debug!(engine = self.context.engine, error = %failure, "not confirmed by the audit ledger yet");
+            }
         }
     }
 
@@ -215,6 +253,12 @@ impl Relay {
             }
         }
     }
+}
+
+/// Completes some seconds after the end of a term: what the broker has not taken by then stays for the next.
+async fn late(term: &CancellationToken) {
+    term.cancelled().await;
+    tokio::time::sleep(LAST_MOMENT).await;
 }
 
 type PublishAckFutureIntoFuture = <PublishAckFuture as IntoFuture>::IntoFuture;

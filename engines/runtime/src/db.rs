@@ -70,10 +70,6 @@ impl From<sqlx::Error> for DbError {
     }
 }
 
-fn is_retry(error: &sqlx::Error) -> bool {
-    error.as_database_error().and_then(|e| e.code()).is_some_and(|code| RETRY.contains(&code.as_ref()))
-}
-
 /// A transaction. It ends with [`Tx::commit`]; dropped before that, it is rolled back.
 pub struct Tx {
     inner: sqlx::Transaction<'static, Postgres>,

@@ -2,8 +2,10 @@
 //! cannot write when it wakes.
 //!
 //! A lease is a row (holder, epoch, expires_at by the database's clock). Every transaction of a
-//! singleton begins with [`Epoch::check`]; take-over raises the epoch, which waits for such
-//! transactions and makes every later check of the old epoch fail.
+//! singleton begins with [`Epoch::check`], which locks the row as a foreign key would; take-over
+//! raises the epoch, which is part of a key, and so waits for such transactions and makes every later
+//! check of the old epoch fail. Renewal changes no key and waits for nobody: a transaction that is
+//! longer than the lease does not lose it.
 
 use std::future::Future;
 use std::time::Duration;
@@ -36,10 +38,10 @@ impl Epoch {
         self.number
     }
 
-    /// Fails with [`DbError::NotLeader`] unless this epoch still holds the lease. Locks the lease row
-    /// `FOR SHARE`, so that nobody takes over before this transaction has ended.
+    /// Fails with [`DbError::NotLeader`] unless this epoch still holds the lease. Nobody takes over
+    /// before this transaction has ended.
     pub async fn check(&self, tx: &mut PgConnection) -> Result<(), DbError> {
-        let held: Option<i32> = sqlx::query_scalar("SELECT 1 FROM lease WHERE name = $1 AND epoch = $2 FOR SHARE")
+        let held: Option<i32> = sqlx::query_scalar("SELECT 1 FROM lease WHERE name = $1 AND epoch = $2 FOR KEY SHARE")
             .bind(self.name)
             .bind(self.number)
             .fetch_optional(tx)
@@ -110,8 +112,11 @@ impl Lease {
     }
 
     async fn take(&self) -> Result<Option<Epoch>, DbError> {
+        // One that is held is only looked at: to lock it would be to wait for its holder's transaction.
         let number: Option<i64> = sqlx::query_scalar(
-            "INSERT INTO lease (name, holder, epoch, expires_at) VALUES ($1, $2, 1, clock_timestamp() + $3 * interval '1 millisecond')
+            "INSERT INTO lease (name, holder, epoch, expires_at)
+             SELECT $1, $2, 1, clock_timestamp() + $3 * interval '1 millisecond'
+             WHERE NOT EXISTS (SELECT FROM lease WHERE name = $1 AND expires_at >= clock_timestamp())
              ON CONFLICT (name) DO UPDATE SET holder = $2, epoch = lease.epoch + 1, expires_at = clock_timestamp() + $3 * interval '1 millisecond'
              WHERE lease.expires_at < clock_timestamp()
              RETURNING epoch",

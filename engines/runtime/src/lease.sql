@@ -5,3 +5,7 @@ CREATE TABLE IF NOT EXISTS lease (
     epoch      bigint NOT NULL CHECK (epoch > 0),
     expires_at timestamptz NOT NULL
 ) WITH (fillfactor = 50);
+
+-- Makes the epoch part of a key, so that raising it waits for the transactions that checked it (they lock
+-- FOR KEY SHARE), and renewing the lease does not.
+CREATE UNIQUE INDEX IF NOT EXISTS lease_epoch ON lease (name, epoch);

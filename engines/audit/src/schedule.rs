@@ -1,0 +1,174 @@
+//! Partitions ahead of time, and dead letters out of advisories.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use deltran_messaging::dead_letter::{self, DeadLetter};
+use deltran_messaging::{Broker, BrokerError};
+use deltran_runtime::lease::Epoch;
+use deltran_runtime::{DbError, EngineContext};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use crate::consume::{DAYS_AHEAD, gauge};
+use crate::domain::advisory::{EXCEEDED, GaveUp};
+use crate::store::{Ledger, Letters, ensure_partitions};
+
+const HOUR: Duration = Duration::from_secs(3600);
+/// After a failure.
+const SOON: Duration = Duration::from_secs(5);
+/// Looks for what another process noted.
+const POLL: Duration = Duration::from_secs(30);
+/// Advisories worked on at once.
+const BATCH: i64 = 100;
+
+/// Makes the ledger's partitions days ahead.
+pub struct Partitions {
+    context: EngineContext,
+}
+
+impl Partitions {
+    /// The worker.
+    pub fn new(context: EngineContext) -> Self {
+        Self { context }
+    }
+
+    /// At start and every hour, until shutdown. Any number of processes may do so.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let part = "audit.partitions";
+        loop {
+            let pause = match self.make().await {
+                Ok(()) => {
+                    self.context.health.ready(part);
+                    HOUR
+                }
+                Err(error) => {
+                    self.context.health.not_ready(part, error.to_string());
+                    SOON
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = shutdown.cancelled() => return,
+            }
+        }
+    }
+
+    async fn make(&self) -> Result<(), DbError> {
+        let mut tx = self.context.db.begin().await?;
+        let made = ensure_partitions(&mut tx, self.context.clock.now(), DAYS_AHEAD).await?;
+        tx.commit().await?;
+        if made > 0 {
+            tracing::info!(partitions = made, "partitions made ahead");
+        }
+        let (size, invalid) = Ledger::new(self.context.db.clone()).size().await?;
+        gauge(&self.context.metrics, size, invalid);
+        Ok(())
+    }
+}
+
+/// Fetches messages that the broker gave up on and puts them among the dead letters.
+#[derive(Clone)]
+pub struct Burial {
+    context: EngineContext,
+    broker: Broker,
+    given_up: Arc<Notify>,
+}
+
+/// Why a message is no dead letter yet.
+#[derive(Debug, thiserror::Error)]
+enum BurialError {
+    #[error(transparent)]
+    Db(#[from] DbError),
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+}
+
+impl Burial {
+    /// The worker; `given_up` tells that there is something to do.
+    pub fn new(context: EngineContext, broker: Broker, given_up: Arc<Notify>) -> Self {
+        Self { context, broker, given_up }
+    }
+
+    /// Works while this process holds the lease `burial`, until shutdown.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let lease = self.context.lease("burial");
+        lease
+            .run(shutdown, move |epoch, term| {
+                let burial = self.clone();
+                async move { burial.term(epoch, term).await }
+            })
+            .await;
+    }
+
+    async fn term(self, epoch: Epoch, term: CancellationToken) {
+        let mut failures = 0u32;
+        while !term.is_cancelled() {
+            let pause = match self.all(&epoch).await {
+                Ok(()) => {
+                    failures = 0;
+                    POLL
+                }
+                Err(BurialError::Db(DbError::NotLeader)) => return,
+                Err(error) => {
+                    failures += 1;
+                    if failures.is_power_of_two() {
+                        tracing::warn!(%error, failures, "a message that the broker gave up on is no dead letter yet");
+                    }
+                    SOON
+                }
+            };
+            self.context.metrics.alert("burial_audit", failures > 0);
+            tokio::select! {
+                () = self.given_up.notified(), if failures == 0 => {}
+                () = tokio::time::sleep(pause) => {}
+                () = term.cancelled() => {}
+            }
+        }
+    }
+
+    /// One that fails does not keep the others waiting.
+    async fn all(&self, epoch: &Epoch) -> Result<(), BurialError> {
+        let letters = Letters::new(self.context.db.clone());
+        loop {
+            let open = letters.given_up(BATCH).await?;
+            let mut failed = None;
+            for (message, known) in &open {
+                if let Err(error) = self.bury(message, *known, epoch).await {
+                    failed = Some(error);
+                }
+            }
+            match failed {
+                Some(error) => return Err(error),
+                None if (open.len() as i64) < BATCH => return Ok(()),
+                None => {}
+            }
+        }
+    }
+
+    async fn bury(&self, message: &GaveUp, known: bool, epoch: &Epoch) -> Result<(), BurialError> {
+        if !known {
+            let found = dead_letter::fetch(&self.broker, &message.stream, message.sequence).await?;
+            let reason = match &found {
+                Some(_) => EXCEEDED.to_owned(),
+                None => format!("{EXCEEDED}; its stream has let it go since, so its bytes are gone"),
+            };
+            let (subject, payload) = found.unwrap_or_default();
+            let letter = DeadLetter {
+                stream: &message.stream,
+                sequence: message.sequence,
+                consumer: &message.consumer,
+                subject: &subject,
+                attempts: u32::try_from(message.deliveries).unwrap_or(u32::MAX),
+                reason: &reason,
+                payload,
+            };
+            dead_letter::publish(&self.broker, letter).await?;
+        }
+        let mut tx = self.context.db.begin().await?;
+        epoch.check(&mut tx).await?;
+        Letters::done(&mut tx, message).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+}

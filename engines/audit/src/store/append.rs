@@ -1,0 +1,217 @@
+//! Appending: a batch of leaves in one transaction, with a fixed number of statements.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use deltran_kernel::Timestamp;
+use deltran_messaging::ranges::Ranges;
+use deltran_runtime::DbError;
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::instant::Instant;
+use crate::domain::LeafHash;
+use crate::domain::sequence::{Arrival, Known, Placed, note_positions, sequence, streams_of};
+
+/// What follows leaves into the ledger in the same transaction, such as the tiles of a tree over them.
+#[async_trait]
+pub trait Follower: Send + Sync + 'static {
+    /// Called once per batch that has leaves, after they were written: `first` is the index of the first
+    /// hash. Where it fails, nothing of the batch stands.
+    async fn appended(&self, tx: &mut PgConnection, first: u64, hashes: &[LeafHash]) -> Result<(), DbError>;
+}
+
+/// What a batch left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Appended {
+    /// New leaves.
+    pub leaves: u64,
+    /// New leaves that contradict an earlier one.
+    pub conflicts: u64,
+    /// Leaves of the whole ledger.
+    pub size: u64,
+    /// Of these, invalid ones.
+    pub invalid: u64,
+}
+
+/// Makes the partitions of `days` days from the day of `at` on, as far as they are missing.
+pub async fn ensure_partitions(tx: &mut PgConnection, at: Timestamp, days: i32) -> Result<i32, DbError> {
+    Ok(sqlx::query_scalar("SELECT ensure_partitions(($1::timestamptz AT TIME ZONE 'UTC')::date, $2)")
+        .bind(Instant(at))
+        .bind(days)
+        .fetch_one(tx)
+        .await?)
+}
+
+/// Appends what is new among `arrivals`, in their order. The caller holds the lease and commits. The
+/// partition of `now` must be there.
+pub async fn append(
+    tx: &mut PgConnection,
+    arrivals: &[Arrival<'_>],
+    now: Timestamp,
+    followers: &[Arc<dyn Follower>],
+) -> Result<Appended, DbError> {
+    let (size, last, invalid): (i64, Instant, i64) =
+        sqlx::query_as("SELECT size, recorded_at, invalid FROM log_head FOR UPDATE").fetch_one(&mut *tx).await?;
+    let recorded_at = now.max(last.0);
+    let known = known(&mut *tx, arrivals, recorded_at).await?;
+    let leaves = sequence(arrivals, &known);
+    note(&mut *tx, arrivals).await?;
+    let new_invalid = leaves.iter().filter(|placed| !placed.leaf.is_valid()).count() as u64;
+    let conflicts = leaves.iter().filter(|placed| placed.conflict).count() as u64;
+    let first = u64::try_from(size).map_err(DbError::corrupt)?;
+    let appended = Appended {
+        leaves: leaves.len() as u64,
+        conflicts,
+        size: first + leaves.len() as u64,
+        invalid: u64::try_from(invalid).map_err(DbError::corrupt)? + new_invalid,
+    };
+    if leaves.is_empty() {
+        return Ok(appended);
+    }
+    insert(&mut *tx, size, recorded_at, &leaves).await?;
+    insert_raw(&mut *tx, size, recorded_at, &leaves).await?;
+    let hashes: Vec<LeafHash> = leaves.iter().map(|placed| placed.leaf.hash).collect();
+    for follower in followers {
+        follower.appended(&mut *tx, first, &hashes).await?;
+    }
+    sqlx::query("UPDATE log_head SET size = $1, recorded_at = $2, invalid = $3, conflicts = conflicts + $4")
+        .bind(appended.size as i64)
+        .bind(Instant(recorded_at))
+        .bind(appended.invalid as i64)
+        .bind(conflicts as i64)
+        .execute(tx)
+        .await?;
+    Ok(appended)
+}
+
+/// Looks up what this batch may meet. Batches of new, numbered events ask nothing.
+async fn known(tx: &mut PgConnection, arrivals: &[Arrival<'_>], recorded_at: Timestamp) -> Result<Known, DbError> {
+    let mut known = Known::default();
+    let repeated: BTreeSet<&(String, u64)> = arrivals.iter().filter(|a| a.duplicate).filter_map(|a| a.producer).collect();
+    if !repeated.is_empty() {
+        let producers: Vec<&str> = repeated.iter().map(|(producer, _)| producer.as_str()).collect();
+        let seqs: Vec<i64> = repeated.iter().map(|(_, seq)| *seq as i64).collect();
+        let rows: Vec<(String, i64, Vec<u8>)> = sqlx::query_as(
+            "SELECT l.producer, l.producer_seq, l.leaf_hash
+             FROM UNNEST($1::text[], $2::bigint[]) AS r (producer, producer_seq)
+             JOIN leaf l ON l.producer = r.producer AND l.producer_seq = r.producer_seq",
+        )
+        .bind(producers)
+        .bind(seqs)
+        .fetch_all(&mut *tx)
+        .await?;
+        for (producer, seq, hash) in rows {
+            known.numbered.entry((producer, seq as u64)).or_default().push(leaf_hash(hash)?);
+        }
+    }
+    let keys: BTreeSet<_> = arrivals.iter().filter_map(Arrival::unnumbered_key).collect();
+    if !keys.is_empty() {
+        let ids: Vec<Uuid> = keys.iter().map(|(id, _, _)| *id).collect();
+        let hashes: Vec<&[u8]> = keys.iter().map(|(_, hash, _)| hash.as_slice()).collect();
+        let wrapped: Vec<bool> = keys.iter().map(|(_, _, wrapped)| *wrapped).collect();
+        let new: Vec<(Uuid, Vec<u8>, bool)> = sqlx::query_as(
+            "INSERT INTO unnumbered (event_id, leaf_hash, wrapped, recorded_at)
+             SELECT k.*, $4 FROM UNNEST($1::uuid[], $2::bytea[], $3::bool[]) AS k
+             ON CONFLICT DO NOTHING RETURNING event_id, leaf_hash, wrapped",
+        )
+        .bind(&ids)
+        .bind(hashes)
+        .bind(wrapped)
+        .bind(Instant(recorded_at))
+        .fetch_all(&mut *tx)
+        .await?;
+        let new = new.into_iter().map(|(id, hash, wrapped)| Ok((id, leaf_hash(hash)?, wrapped)));
+        let new: BTreeSet<_> = new.collect::<Result<_, DbError>>()?;
+        known.unnumbered = keys.difference(&new).copied().collect();
+        let taken: Vec<Uuid> = sqlx::query_scalar("SELECT DISTINCT event_id FROM leaf WHERE event_id = ANY($1)")
+            .bind(ids.into_iter().filter(|id| !id.is_nil()).collect::<Vec<_>>())
+            .fetch_all(&mut *tx)
+            .await?;
+        known.ids = taken.into_iter().collect();
+    }
+    Ok(known)
+}
+
+/// Notes which positions of streams were received, repeated events too.
+async fn note(tx: &mut PgConnection, arrivals: &[Arrival<'_>]) -> Result<(), DbError> {
+    let streams: Vec<String> = streams_of(arrivals).into_iter().collect();
+    let rows: Vec<(String, Vec<i64>)> = sqlx::query_as("SELECT stream, ranges FROM stream_received WHERE stream = ANY($1)")
+        .bind(&streams)
+        .fetch_all(&mut *tx)
+        .await?;
+    let mut received = super::read::to_ranges(rows)?;
+    note_positions(arrivals, &mut received);
+    let (streams, ranges) = texts(&received);
+    sqlx::query(
+        "INSERT INTO stream_received (stream, ranges)
+         SELECT r.stream, r.ranges::bigint[] FROM UNNEST($1::text[], $2::text[]) AS r (stream, ranges)
+         ON CONFLICT (stream) DO UPDATE SET ranges = EXCLUDED.ranges",
+    )
+    .bind(streams)
+    .bind(ranges)
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+/// Arrays of different lengths cannot travel in one array; their texts can.
+fn texts(received: &BTreeMap<String, Ranges>) -> (Vec<&str>, Vec<String>) {
+    let text = |ranges: &Ranges| {
+        let numbers: Vec<String> = ranges.to_pairs().iter().map(i64::to_string).collect();
+        format!("{{{}}}", numbers.join(","))
+    };
+    received.iter().map(|(stream, ranges)| (stream.as_str(), text(ranges))).unzip()
+}
+
+async fn insert(tx: &mut PgConnection, first: i64, recorded_at: Timestamp, leaves: &[Placed]) -> Result<(), DbError> {
+    fn column<'a, T>(leaves: &'a [Placed], get: impl Fn(&'a Placed) -> T) -> Vec<T> {
+        leaves.iter().map(get).collect()
+    }
+    sqlx::query(include_str!("append.sql"))
+        .bind(first)
+        .bind(Instant(recorded_at))
+        .bind(column(leaves, |p| p.leaf.hash.as_slice()))
+        .bind(column(leaves, |p| p.leaf.envelope.as_slice()))
+        .bind(column(leaves, |p| p.leaf.raw.is_some()))
+        .bind(column(leaves, |p| p.leaf.columns.event_id))
+        .bind(column(leaves, |p| p.leaf.subject.as_str()))
+        .bind(column(leaves, |p| p.leaf.columns.domain.as_str()))
+        .bind(column(leaves, |p| p.leaf.columns.event_type.as_str()))
+        .bind(column(leaves, |p| p.leaf.columns.occurred_at.map(Instant)))
+        .bind(column(leaves, |p| p.leaf.columns.source.as_str()))
+        .bind(column(leaves, |p| p.leaf.columns.participant_id.as_deref()))
+        .bind(column(leaves, |p| p.leaf.columns.correlation_id.as_deref()))
+        .bind(column(leaves, |p| p.leaf.columns.producer.as_ref().map(|(producer, _)| producer.as_str())))
+        .bind(column(leaves, |p| p.leaf.columns.producer.as_ref().map(|(_, seq)| *seq as i64)))
+        .bind(column(leaves, |p| p.origin.0.as_str()))
+        .bind(column(leaves, |p| p.origin.1 as i64))
+        .bind(column(leaves, |p| p.leaf.columns.invalid_reason.as_deref()))
+        .execute(tx)
+        .await?;
+    Ok(())
+}
+
+async fn insert_raw(tx: &mut PgConnection, first: i64, recorded_at: Timestamp, leaves: &[Placed]) -> Result<(), DbError> {
+    let raw: Vec<(i64, &[u8])> =
+        (first..).zip(leaves).filter_map(|(index, placed)| Some((index, placed.leaf.raw.as_deref()?))).collect();
+    if raw.is_empty() {
+        return Ok(());
+    }
+    let (indexes, raw): (Vec<i64>, Vec<&[u8]>) = raw.into_iter().unzip();
+    sqlx::query(
+        "INSERT INTO leaf_raw (leaf_index, recorded_at, raw)
+         SELECT r.leaf_index, $3, r.raw FROM UNNEST($1::bigint[], $2::bytea[]) AS r (leaf_index, raw)",
+    )
+    .bind(indexes)
+    .bind(raw)
+    .bind(Instant(recorded_at))
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+fn leaf_hash(stored: Vec<u8>) -> Result<LeafHash, DbError> {
+    stored.try_into().map_err(|_| DbError::corrupt("a leaf hash does not have 32 bytes"))
+}

@@ -1,0 +1,255 @@
+//! Verification: asks producers, broker and token ledger what they gave out, waits for what is under
+//! way, then goes over every row and compares.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use deltran_api::audit::v1 as pb;
+use deltran_api::platform::v1::GetStatusRequest;
+use deltran_api::platform::v1::platform_service_client::PlatformServiceClient;
+use deltran_api::token::v1::VerifyLedgerRequest;
+use deltran_api::token::v1::token_service_client::TokenServiceClient;
+use deltran_events::Domain;
+use deltran_messaging::Broker;
+use deltran_runtime::{DbError, EngineContext, Failure};
+use tokio::sync::{Notify, mpsc};
+use tokio::time::Instant;
+use tonic::Status;
+use uuid::Uuid;
+
+use crate::NAME;
+use crate::domain::check::{Checker, Counted, StoredLeaf};
+use crate::domain::report::{self, Check, Held, LedgerSays, Snapshot};
+use crate::store::Ledger;
+
+/// Leaves read at once. The largest leaf has 64 KiB, so that memory stays flat.
+const WINDOW: i64 = 1024;
+/// Progress is told after so many windows.
+const TELL_EVERY: i64 = 8;
+/// How long events may be under way before they count as missing.
+const UNDER_WAY: Duration = Duration::from_secs(10);
+/// Looks again where another process appends.
+const POLL: Duration = Duration::from_millis(200);
+/// How long a place may take to answer.
+const ANSWER: Duration = Duration::from_secs(10);
+/// How long the token ledger may take to verify itself.
+const LEDGER_ANSWER: Duration = Duration::from_secs(600);
+
+/// Where progress goes.
+pub type Progress = mpsc::Sender<Result<pb::VerifyResponse, Status>>;
+
+/// Runs verifications.
+#[derive(Clone)]
+pub struct Verifier {
+    context: EngineContext,
+    broker: Broker,
+    ledger: Ledger,
+    appended: Arc<Notify>,
+}
+
+/// What the others say.
+struct Asked {
+    assigned: BTreeMap<String, u64>,
+    silent: Vec<String>,
+    counted: Option<Counted>,
+    ledger: Result<LedgerSays, String>,
+    streams: Vec<(&'static str, Result<Held, String>)>,
+}
+
+impl Verifier {
+    /// A verifier; `appended` is told when leaves come in this process.
+    pub fn new(context: EngineContext, broker: Broker, appended: Arc<Notify>) -> Self {
+        let ledger = Ledger::new(context.db.clone());
+        Self { context, broker, ledger, appended }
+    }
+
+    /// Verifies and tells progress. Everything that is concluded is concluded from rows that were checked.
+    ///
+    /// # Errors
+    /// Where the database does not answer or the listener went away. Differences are no errors.
+    pub async fn run(&self, database_only: bool, progress: &Progress) -> Result<pb::VerifyReport, Failure> {
+        let asked = if database_only { None } else { Some(self.ask().await) };
+        if let Some(asked) = &asked {
+            self.wait_for(asked).await?;
+        }
+        let snapshot = self.ledger.snapshot().await?;
+        let checker = self.rows(&snapshot, asked.as_ref().and_then(|a| a.counted.clone()), progress).await?;
+        Ok(conclude(&snapshot, &checker, asked.as_ref()))
+    }
+
+    /// The token ledger is counted between two looks at the producers' numbers, so that transactions that
+    /// are decided meanwhile do not count as differences.
+    async fn ask(&self) -> Asked {
+        let (before, _) = self.statuses().await;
+        let ledger = self.ask_ledger().await;
+        let (assigned, silent) = self.statuses().await;
+        let token = |numbers: &BTreeMap<String, u64>| {
+            let found = numbers.iter().rfind(|(name, _)| name.starts_with("token-engine/"));
+            found.map(|(name, last)| (name.clone(), *last))
+        };
+        let counted = match (token(&before), token(&assigned)) {
+            (Some((name, before)), Some((same, after))) if name == same => Some(Counted { producer: name, before, after }),
+            _ => None,
+        };
+        let mut streams = Vec::new();
+        for domain in Domain::ALL {
+            streams.push((domain.stream(), self.held(domain.stream()).await));
+        }
+        Asked { assigned, silent, counted, ledger, streams }
+    }
+
+    /// The last number of every producer, and the places that did not answer.
+    async fn statuses(&self) -> (BTreeMap<String, u64>, Vec<String>) {
+        let (mut assigned, mut silent) = (BTreeMap::<String, u64>::new(), Vec::new());
+        for (place, peer) in self.context.peers.everywhere(NAME) {
+            let mut client = PlatformServiceClient::new(peer);
+            match tokio::time::timeout(ANSWER, client.get_status(GetStatusRequest {})).await {
+                Ok(Ok(answer)) => {
+                    for engine in answer.into_inner().engines {
+                        let last = assigned.entry(engine.producer).or_default();
+                        *last = engine.assigned.max(*last);
+                    }
+                }
+                Ok(Err(status)) => silent.push(format!("{place} ({})", status.message())),
+                Err(_) => silent.push(format!("{place} (within {} s)", ANSWER.as_secs())),
+            }
+        }
+        (assigned, silent)
+    }
+
+    async fn ask_ledger(&self) -> Result<LedgerSays, String> {
+        let peer = self.context.peers.to(NAME, "token").map_err(|failure| failure.message)?;
+        let mut client = TokenServiceClient::new(peer);
+        let answer = tokio::time::timeout(LEDGER_ANSWER, client.verify_ledger(VerifyLedgerRequest {}))
+            .await
+            .map_err(|_| format!("the token engine took longer than {} s", LEDGER_ANSWER.as_secs()))?
+            .map_err(|status| status.message().to_owned())?
+            .into_inner();
+        let invariants = answer.results.into_iter().map(|r| (r.invariant, r.holds, format!("{}: {}", r.statement, r.detail)));
+        Ok(LedgerSays { invariants: invariants.collect(), transactions: answer.transactions })
+    }
+
+    async fn held(&self, stream: &str) -> Result<Held, String> {
+        match self.broker.stream_info(stream).await {
+            Ok(Some(info)) => {
+                Ok(Held { messages: info.messages, first: info.first_sequence, last: info.last_sequence })
+            }
+            Ok(None) => Err("there is no such stream".to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Until everything that was given out stands in the ledger, or it took too long.
+    async fn wait_for(&self, asked: &Asked) -> Result<(), DbError> {
+        let until = Instant::now() + UNDER_WAY;
+        loop {
+            let appended = self.appended.notified();
+            if arrived(asked, &self.ledger.snapshot().await?) || Instant::now() >= until {
+                return Ok(());
+            }
+            tokio::select! {
+                () = appended => {}
+                () = tokio::time::sleep(POLL) => {}
+            }
+        }
+    }
+
+    /// Goes over all leaves of a snapshot; the next ones are read while these are checked.
+    async fn rows(&self, snapshot: &Snapshot, counted: Option<Counted>, progress: &Progress) -> Result<Checker, Failure> {
+        let size = i64::try_from(snapshot.size).map_err(Failure::internal)?;
+        let mut checker = Checker::new(counted);
+        let mut next = self.window(0, size).await?;
+        let mut from = 0;
+        while from < size {
+            let to = (from + WINDOW).min(size);
+            let (rows, firsts) = next;
+            let step = move || {
+                for row in &rows {
+                    checker.step(row, &firsts);
+                }
+                checker.end_of(to);
+                checker
+            };
+            let (fetched, stepped) = tokio::join!(self.window(to, size), tokio::task::spawn_blocking(step));
+            checker = stepped.map_err(Failure::internal)?;
+            next = fetched?;
+            if (from / WINDOW) % TELL_EVERY == 0 {
+                self.tell(progress, checker.checked, snapshot.size).await?;
+            }
+            from = to;
+        }
+        Ok(checker)
+    }
+
+    async fn window(&self, from: i64, size: i64) -> Result<(Vec<StoredLeaf>, BTreeMap<Uuid, i64>), DbError> {
+        if from >= size {
+            return Ok(Default::default());
+        }
+        let rows = self.ledger.window(from, (from + WINDOW).min(size)).await?;
+        let ids: Vec<Uuid> =
+            rows.iter().filter(|row| row.columns.producer.is_none()).filter_map(|row| row.columns.event_id).collect();
+        let firsts = self.ledger.first_with_ids(&ids).await?;
+        Ok((rows, firsts))
+    }
+
+    async fn tell(&self, progress: &Progress, checked: u64, total: u64) -> Result<(), Failure> {
+        let message = pb::VerifyResponse { checked, total, report: None };
+        let gone = || Failure::unavailable("verification stopped: nobody listens, or the process stops");
+        tokio::select! {
+            sent = progress.send(Ok(message)) => sent.map_err(|_| gone()),
+            () = self.context.closing.cancelled() => Err(gone()),
+        }
+    }
+}
+
+fn arrived(asked: &Asked, snapshot: &Snapshot) -> bool {
+    let producers =
+        asked.assigned.iter().all(|(name, last)| snapshot.producers.get(name).map_or(0, |r| r.contiguous()) >= *last);
+    let streams = asked.streams.iter().all(|(name, held)| match held {
+        Ok(held) => report::received_of(*held, snapshot.streams.get(*name)) >= held.messages,
+        Err(_) => true,
+    });
+    producers && streams
+}
+
+fn conclude(snapshot: &Snapshot, checker: &Checker, asked: Option<&Asked>) -> pb::VerifyReport {
+    let mut checks = vec![report::rows(checker), report::head(snapshot, checker)];
+    let none = BTreeMap::new();
+    let producers = report::producers(asked.map_or(&none, |a| &a.assigned), &checker.producers);
+    checks.push(report::producers_check(&producers, asked.map_or(&[], |a| &a.silent)));
+    let mut streams = Vec::new();
+    if let Some(asked) = asked {
+        streams.extend(asked.streams.iter().map(|(name, held)| report::stream(name, held, snapshot.streams.get(*name))));
+        checks.push(report::streams_check(&streams));
+        checks.extend(report::ledger(&asked.ledger, checker.transactions));
+    }
+    pb::VerifyReport {
+        ok: checks.iter().all(|check| check.ok),
+        leaves: snapshot.size,
+        invalid_events: checker.invalid,
+        checks: checks.into_iter().map(|Check { name, ok, detail }| pb::CheckResult { check: name, ok, detail }).collect(),
+        producers: producers
+            .into_iter()
+            .map(|p| pb::ProducerStatus {
+                producer: p.name,
+                assigned: p.assigned,
+                confirmed: p.confirmed,
+                recorded: p.recorded,
+                ok: p.ok,
+                detail: p.detail,
+            })
+            .collect(),
+        streams: streams
+            .into_iter()
+            .map(|s| pb::StreamStatus {
+                stream: s.name,
+                messages: s.messages,
+                last_sequence: s.last_sequence,
+                recorded: s.recorded,
+                ok: s.ok,
+                detail: s.detail,
+            })
+            .collect(),
+    }
+}

@@ -1,0 +1,88 @@
+//! Old events are read for ever: one example of every version ever published.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+use deltran_events::catalog::EVENTS;
+use deltran_events::{Context, Envelope, Stamp, encode};
+use serde_json::Value;
+
+struct Example {
+    /// `<domain>/<entity>.<action>/<version>`.
+    name: String,
+    subject: String,
+    version: String,
+    content: Value,
+    /// As it would stand in a stream.
+    line: Vec<u8>,
+}
+
+fn names(folder: &Path) -> BTreeSet<String> {
+    fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+fn examples() -> Vec<Example> {
+    let root = crate::root().join("schemas/examples");
+    let mut found = Vec::new();
+    for domain in names(&root) {
+        for event_type in names(&root.join(&domain)) {
+            for file in names(&root.join(&domain).join(&event_type)) {
+                let version = file.strip_suffix(".json").unwrap().to_owned();
+                let name = format!("{domain}/{event_type}/{version}");
+                let text = fs::read(root.join(format!("{name}.json"))).unwrap();
+                let content: Value = serde_json::from_slice(&text).unwrap_or_else(|e| panic!("{name}: {e}"));
+                let line = content.to_string().into_bytes();
+                found.push(Example { subject: format!("events.{domain}.{event_type}"), name, version, content, line });
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn every_example_is_read_and_written_again_as_it_was() {
+    for example in examples() {
+        let name = &example.name;
+        let (envelope, spec) =
+            Envelope::decode(&example.subject, &example.line).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(envelope.version, example.version, "{name}");
+        assert_eq!(envelope.event_type, spec.event_type(), "{name}");
+        let event = envelope.event(spec).unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(event.spec().index, spec.index, "{name}");
+
+        let metadata = envelope.metadata.clone();
+        let context = Context {
+            correlation_id: metadata.correlation_id,
+            user_id: metadata.user_id,
+            causation_id: metadata.causation_id,
+            participant_id: metadata.participant_id,
+        };
+        let producer = metadata.producer.unwrap_or_else(|| panic!("{name}: no producer"));
+        let producer_seq = metadata.producer_seq.unwrap_or_default();
+        let stamp = Stamp { event_id: envelope.event_id, at: envelope.timestamp, producer: &producer, producer_seq };
+        let again: Value = serde_json::from_slice(&encode(&event, &context, &stamp).unwrap()).unwrap();
+        assert_eq!(again["data"], example.content["data"], "{name}");
+        if example.version == spec.version {
+            assert_eq!(again, example.content, "{name}");
+        }
+    }
+}
+
+#[test]
+fn every_event_has_an_example_of_its_current_version() {
+    let found: BTreeSet<String> = examples().into_iter().map(|example| example.name).collect();
+    let missing: Vec<String> = EVENTS
+        .iter()
+        .map(|spec| format!("{}/{}/{}", spec.domain.name(), spec.event_type(), spec.version))
+        .filter(|name| !found.contains(name))
+        .collect();
+    assert!(missing.is_empty(), "write schemas/examples/… by hand for {missing:?}");
+}
+
+#[test]
+fn every_example_has_an_id_of_its_own() {
+    let all = examples();
+    let ids: BTreeSet<&str> = all.iter().filter_map(|example| example.content["event_id"].as_str()).collect();
+    assert_eq!(ids.len(), all.len());
+}

@@ -1,0 +1,110 @@
+//! What a consumer has received: the rows that alone decide what is a duplicate.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use deltran_kernel::EventId;
+use sha2::{Digest, Sha256};
+use sqlx::PgConnection;
+
+use super::{ApplyError, Consumer};
+use crate::delivery::Delivery;
+use crate::ranges::Ranges;
+
+/// An event without a producer number, by id and SHA-256 of its bytes.
+type Unnumbered = (EventId, Vec<u8>);
+
+impl Consumer {
+    /// Marks the duplicates among `deliveries` and records the others as received, in the transaction that
+    /// applies them.
+    pub(super) async fn receive(&self, tx: &mut PgConnection, deliveries: &mut [Delivery]) -> Result<(), ApplyError> {
+        let mut received = self.load_received(&mut *tx, deliveries).await?;
+        let mut touched = BTreeSet::new();
+        let mut unnumbered: BTreeSet<Unnumbered> = BTreeSet::new();
+        for delivery in &mut *deliveries {
+            if let Some((producer, seq)) = &delivery.producer {
+                delivery.duplicate = !received.entry(producer.clone()).or_default().insert(*seq);
+                touched.insert(producer.clone());
+            } else if let Some(event) = unnumbered_of(delivery) {
+                delivery.duplicate = !unnumbered.insert(event);
+            }
+        }
+        if !unnumbered.is_empty() {
+            let known = self.record_unnumbered(&mut *tx, unnumbered).await?;
+            for delivery in deliveries.iter_mut().filter(|d| d.producer.is_none()) {
+                delivery.duplicate |= unnumbered_of(delivery).is_some_and(|event| known.contains(&event));
+            }
+        }
+        self.store_received(tx, &received, &touched).await
+    }
+
+    async fn load_received(
+        &self,
+        tx: &mut PgConnection,
+        deliveries: &[Delivery],
+    ) -> Result<BTreeMap<String, Ranges>, ApplyError> {
+        let producers: BTreeSet<&str> = deliveries.iter().filter_map(|d| Some(d.producer.as_ref()?.0.as_str())).collect();
+        let producers: Vec<&str> = producers.into_iter().collect();
+        let rows: Vec<(String, Vec<i64>)> =
+            sqlx::query_as("SELECT producer, ranges FROM received WHERE consumer = $1 AND producer = ANY($2)")
+                .bind(self.spec.name)
+                .bind(producers)
+                .fetch_all(tx)
+                .await?;
+        rows.into_iter()
+            .map(|(producer, pairs)| {
+                let ranges = Ranges::from_pairs(&pairs)
+                    .ok_or_else(|| ApplyError::Permanent(format!("received ranges of {producer} are not valid: {pairs:?}")))?;
+                Ok((producer, ranges))
+            })
+            .collect()
+    }
+
+    async fn store_received(
+        &self,
+        tx: &mut PgConnection,
+        received: &BTreeMap<String, Ranges>,
+        touched: &BTreeSet<String>,
+    ) -> Result<(), ApplyError> {
+        for producer in touched {
+            let Some(ranges) = received.get(producer) else { continue };
+            sqlx::query(
+                "INSERT INTO received (consumer, producer, ranges) VALUES ($1, $2, $3)
+                 ON CONFLICT (consumer, producer) DO UPDATE SET ranges = EXCLUDED.ranges",
+            )
+            .bind(self.spec.name)
+            .bind(producer)
+            .bind(ranges.to_pairs())
+            .execute(&mut *tx)
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// Records events; returns those that were known before.
+    async fn record_unnumbered(
+        &self,
+        tx: &mut PgConnection,
+        mut events: BTreeSet<Unnumbered>,
+    ) -> Result<BTreeSet<Unnumbered>, ApplyError> {
+        let ids: Vec<uuid::Uuid> = events.iter().map(|(id, _)| id.uuid()).collect();
+        let digests: Vec<&[u8]> = events.iter().map(|(_, digest)| digest.as_slice()).collect();
+        let new: Vec<(uuid::Uuid, Vec<u8>)> = sqlx::query_as(
+            "INSERT INTO received_event (consumer, event_id, digest)
+             SELECT $1, id, digest FROM UNNEST($2::uuid[], $3::bytea[]) AS e (id, digest)
+             ON CONFLICT DO NOTHING RETURNING event_id, digest",
+        )
+        .bind(self.spec.name)
+        .bind(&ids)
+        .bind(digests)
+        .fetch_all(tx)
+        .await?;
+        for (id, digest) in new {
+            events.remove(&(EventId::new(id), digest));
+        }
+        Ok(events)
+    }
+}
+
+fn unnumbered_of(delivery: &Delivery) -> Option<Unnumbered> {
+    Some((delivery.event_id()?, Sha256::digest(&delivery.payload).to_vec()))
+}

@@ -1,0 +1,200 @@
+//! What happens to a batch: applied, tried again, taken apart, put aside.
+
+use std::time::Duration;
+
+use async_nats::jetstream::{AckKind, Message};
+use deltran_runtime::lease::Epoch;
+use tokio_util::sync::CancellationToken;
+
+use super::{ApplyError, Consumer, Step, jittered, pause};
+use crate::broker::BrokerError;
+use crate::dead_letter::{self, DeadLetter};
+use crate::delivery::Delivery;
+
+impl Consumer {
+    /// First deliveries go together. A message that came before may be what ended the process then, so
+    /// those go one by one, and from the other end every other time: whatever stands beside a message
+    /// that is fatal to the process gets through before that one exhausts its deliveries.
+    pub(super) async fn batch(&self, messages: Vec<Message>, epoch: &Epoch, term: &CancellationToken) -> Step {
+        if self.spec.strict {
+            return self.attempt(&messages, epoch, term).await;
+        }
+        let attempt = |m: &Message| m.info().map_or(1, |info| info.delivered);
+        let (first, mut again): (Vec<Message>, Vec<Message>) = messages.into_iter().partition(|m| attempt(m) <= 1);
+        if again.first().is_some_and(|m| attempt(m) % 2 == 1) {
+            again.reverse();
+        }
+        for message in again {
+            if let Step::NotLeader = self.attempt(std::slice::from_ref(&message), epoch, term).await {
+                return Step::NotLeader;
+            }
+            if let Err(error) = self.broker.client().flush().await {
+                tracing::debug!(consumer = self.spec.name, %error, "acknowledgement not flushed");
+            }
+        }
+        self.attempt(&first, epoch, term).await
+    }
+
+    /// Applies messages together. Where one of them never can be, they go one by one, in order.
+    async fn attempt(&self, messages: &[Message], epoch: &Epoch, term: &CancellationToken) -> Step {
+        if messages.is_empty() {
+            return Step::Done;
+        }
+        match self.persist(messages, messages, epoch, term).await {
+            Step::Never(reason) => {
+                tracing::debug!(consumer = self.spec.name, reason, "batch is taken apart");
+                for at in 0..messages.len() {
+                    if let Step::NotLeader = self.persist(&messages[at..=at], &messages[at..], epoch, term).await {
+                        return Step::NotLeader;
+                    }
+                }
+                Step::Done
+            }
+            step => step,
+        }
+    }
+
+    /// Applies messages until they are done, given up, or the term ends. What may pass later is tried
+    /// again in place, so that order is kept; the broker is told that work goes on, for those that wait
+    /// behind too. Answers `Never` for several messages only.
+    async fn persist(&self, messages: &[Message], waiting: &[Message], epoch: &Epoch, term: &CancellationToken) -> Step {
+        let mut failures = 0u32;
+        while !term.is_cancelled() {
+            match self.apply(messages, epoch).await {
+                Step::Done => {
+                    for message in messages {
+                        self.acknowledge(message, AckKind::Ack).await;
+                    }
+                    self.stopped(None);
+                    return Step::Done;
+                }
+                Step::NotLeader => return Step::NotLeader,
+                Step::Later(reason) => {
+                    failures += 1;
+                    self.count("retry", messages.len());
+                    if failures.is_power_of_two() {
+                        tracing::warn!(consumer = self.spec.name, reason, failures, "batch is tried again");
+                    }
+                }
+                Step::Never(reason) if messages.len() > 1 => return Step::Never(reason),
+                Step::Never(reason) if self.spec.strict => {
+                    failures += 1;
+                    self.stopped(Some(&reason));
+                }
+                Step::Never(reason) => {
+                    self.refuse(&messages[0], &reason).await;
+                    return Step::Done;
+                }
+            }
+            for message in waiting {
+                self.acknowledge(message, AckKind::Progress).await;
+            }
+            pause(failures, term).await;
+        }
+        for message in messages {
+            self.acknowledge(message, AckKind::Nak(None)).await;
+        }
+        Step::Done
+    }
+
+    /// One transaction over a batch; then invalid messages go to the dead letters. Where a consumer must
+    /// not skip, one that claims to be from the engine itself stops it instead.
+    async fn apply(&self, messages: &[Message], epoch: &Epoch) -> Step {
+        let mut deliveries = Vec::with_capacity(messages.len());
+        for message in messages {
+            match Delivery::read(message) {
+                Ok(delivery) => deliveries.push(delivery),
+                Err(error) => return Step::Later(error.to_string()),
+            }
+        }
+        let mut invalid = Vec::new();
+        if !self.handler.raw() {
+            (deliveries, invalid) = deliveries.into_iter().partition(|d| d.envelope.is_ok());
+        }
+        if self.spec.strict
+            && let Some(delivery) = invalid.iter().find(|d| d.claims_engine())
+        {
+            return Step::Never(format!("{} {}: {}", delivery.stream, delivery.stream_sequence, fault(delivery)));
+        }
+        let total = deliveries.len();
+        match self.transact(deliveries, epoch).await {
+            Ok(applied) => {
+                self.count("applied", applied);
+                self.count("duplicate", total.saturating_sub(applied));
+                if total > 0 {
+                    self.handler.committed();
+                    self.outbox.wake();
+                }
+            }
+            Err(ApplyError::NotLeader) => return Step::NotLeader,
+            Err(ApplyError::Transient(reason)) => return Step::Later(reason),
+            Err(ApplyError::Permanent(reason)) => return Step::Never(reason),
+        }
+        // After the others, so that what is tried again is not put aside again.
+        for delivery in invalid {
+            if let Err(error) = self.bury(&delivery, &fault(&delivery)).await {
+                return Step::Later(error.to_string());
+            }
+        }
+        Step::Done
+    }
+
+    async fn transact(&self, mut deliveries: Vec<Delivery>, epoch: &Epoch) -> Result<usize, ApplyError> {
+        if deliveries.is_empty() {
+            return Ok(0);
+        }
+        let mut tx = self.context.db.begin().await?;
+        epoch.check(&mut tx).await?;
+        self.receive(&mut tx, &mut deliveries).await?;
+        let applied = deliveries.iter().filter(|d| !d.duplicate).count();
+        if !self.handler.raw() {
+            deliveries.retain(|d| !d.duplicate);
+        }
+        let events = if deliveries.is_empty() { Vec::new() } else { self.handler.apply(&mut tx, &deliveries).await? };
+        self.outbox.append(&mut tx, &events).await?;
+        tx.commit().await?;
+        Ok(applied)
+    }
+
+    /// A single message that cannot be applied: again later, or to the dead letters on the last attempt.
+    async fn refuse(&self, message: &Message, reason: &str) {
+        let Ok(delivery) = Delivery::read(message) else { return };
+        let last = self.spec.max_deliver > 0 && i64::from(delivery.attempt) >= self.spec.max_deliver;
+        if !last {
+            self.count("retry", 1);
+            let delay = Duration::from_millis(200 << delivery.attempt.min(8));
+            return self.acknowledge(message, AckKind::Nak(Some(jittered(delay)))).await;
+        }
+        match self.bury(&delivery, reason).await {
+            Ok(()) => self.acknowledge(message, AckKind::Term).await,
+            // Not terminated: the broker delivers it again, or its advisory brings it here.
+            Err(error) => tracing::warn!(consumer = self.spec.name, %error, "dead letter not stored"),
+        }
+    }
+
+    async fn bury(&self, delivery: &Delivery, reason: &str) -> Result<(), BrokerError> {
+        tracing::warn!(
+            consumer = self.spec.name,
+            stream = delivery.stream,
+            sequence = delivery.stream_sequence,
+            reason,
+            "message put aside"
+        );
+        self.count("dead_letter", 1);
+        let letter = DeadLetter {
+            stream: &delivery.stream,
+            sequence: delivery.stream_sequence,
+            consumer: self.spec.name,
+            subject: &delivery.subject,
+            attempts: delivery.attempt,
+            reason,
+            payload: delivery.payload.clone(),
+        };
+        dead_letter::publish(&self.broker, letter).await
+    }
+}
+
+/// What is wrong with an invalid message.
+fn fault(delivery: &Delivery) -> String {
+    delivery.envelope.as_ref().err().map(ToString::to_string).unwrap_or_default()
+}

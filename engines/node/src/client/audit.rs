@@ -1,0 +1,250 @@
+//! `deltran audit`: the ledger of every event.
+
+use clap::{Args, Subcommand};
+use deltran_api::audit::v1::{
+    AuditEvent, GetEventRequest, ListEventsRequest, VerifyReport, VerifyRequest, get_event_request::Key,
+};
+use deltran_kernel::Timestamp;
+use deltran_runtime::Role;
+use deltran_runtime::wire::to_timestamp;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+
+use super::{Caller, ClientArgs, Rows, Session, pages};
+use crate::output::{Output, count, json_of, say, sheet, shown, table, time};
+use crate::problem::Problem;
+
+/// The audit ledger: verify, list events, show one
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  deltran audit verify
+  deltran audit events --type transaction.rejected --participant ALFAAEXX
+  deltran audit show 17
+
+Role auditor is assumed, user \"auditor\".")]
+pub struct AuditArgs {
+    #[command(flatten)]
+    client: ClientArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Re-checks the stored ledger and compares it with producers and streams; exit code 1 where something differs
+    #[command(after_help = "Examples:\n  deltran audit verify\n  deltran audit verify --database-only --json")]
+    Verify {
+        /// Check the stored rows only, without asking producers and broker
+        #[arg(long)]
+        database_only: bool,
+    },
+    /// Lists events in the order of the ledger
+    #[command(after_help = "Examples:
+  deltran audit events --domain clearing --limit 20
+  deltran audit events --correlation 0190c3d5-0000-7000-8000-000000000001 --json
+  deltran audit events --from 2025-11-06T00:00:00Z --to 2025-11-07T00:00:00Z --limit 0")]
+    Events {
+        /// Only this domain's, such as transactions or clearing
+        #[arg(long)]
+        domain: Option<String>,
+        /// Only this type, such as transaction.created
+        #[arg(long = "type", value_name = "TYPE")]
+        event_type: Option<String>,
+        /// Only those of this participant
+        #[arg(long, value_name = "BIC")]
+        participant: Option<String>,
+        /// Only those with this correlation id
+        #[arg(long, value_name = "ID")]
+        correlation: Option<String>,
+        /// From this time on, RFC 3339
+        #[arg(long, value_name = "TIME")]
+        from: Option<Timestamp>,
+        /// Before this time, RFC 3339
+        #[arg(long, value_name = "TIME")]
+        to: Option<Timestamp>,
+        #[command(flatten)]
+        rows: Rows,
+    },
+    /// Shows one event with its exact bytes, by leaf index or event id
+    #[command(after_help = "Examples:\n  deltran audit show 17\n  deltran audit show 0190c3d5-0000-7000-8000-000000000001")]
+    Show {
+        /// Leaf index or event id
+        event: String,
+    },
+    /// Not part of this release
+    #[command(hide = true)]
+    Export(Rest),
+    /// Not part of this release
+    #[command(hide = true)]
+    Prove(Rest),
+    /// Not part of this release
+    #[command(hide = true)]
+    Checkpoint(Rest),
+}
+
+#[derive(Debug, Args)]
+struct Rest {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    _rest: Vec<String>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// What the platform answers, and a ledger that does not verify.
+pub async fn run(args: AuditArgs, out: Output) -> Result<(), Problem> {
+    let absent = match args.command {
+        Command::Export(_) => Some("audit export"),
+        Command::Prove(_) => Some("audit prove"),
+        Command::Checkpoint(_) => Some("audit checkpoint"),
+        _ => None,
+    };
+    if let Some(absent) = absent {
+        return Err(Problem::not_in_this_release(&format!("`deltran {absent}`")));
+    }
+    let session = Session::open(&args.client, out).await?;
+    let caller = session.caller(Role::Auditor, "auditor", None)?;
+    match args.command {
+        Command::Verify { database_only } => verify(&session, caller, database_only).await,
+        Command::Events { domain, event_type, participant, correlation, from, to, rows } => {
+            let filter = ListEventsRequest {
+                page: None,
+                domain: domain.unwrap_or_default(),
+                event_type: event_type.unwrap_or_default(),
+                participant: participant.unwrap_or_default(),
+                correlation_id: correlation.unwrap_or_default(),
+                from: from.map(to_timestamp),
+                to: to.map(to_timestamp),
+            };
+            events(&session, caller, &filter, &rows).await
+        }
+        Command::Show { event } => {
+            let key = event.parse().map_or_else(|_| Key::EventId(event.clone()), Key::LeafIndex);
+            let answer = session.audit(caller).get_event(GetEventRequest { key: Some(key) }).await?.into_inner();
+            let event = answer.event.unwrap_or_default();
+            if session.out.json { session.out.value(&event_json(&event)) } else { say(&one(&event)).then_some(()).unwrap_or_default() }
+            Ok(())
+        }
+        Command::Export(_) | Command::Prove(_) | Command::Checkpoint(_) => Ok(()),
+    }
+}
+
+async fn events(session: &Session, caller: Caller, filter: &ListEventsRequest, rows: &Rows) -> Result<(), Problem> {
+    let client = session.audit(caller);
+    let (events, more) = pages(rows, async |page| {
+        let request = ListEventsRequest { page, ..filter.clone() };
+        let answer = client.clone().list_events(request).await?.into_inner();
+        Ok((answer.events, answer.next_page_token))
+    })
+    .await?;
+    if session.out.json {
+        session.out.value(&json!({ "events": events.iter().map(event_json).collect::<Vec<_>>() }));
+        return Ok(());
+    }
+    let rows = events.iter().map(|e| {
+        [
+            e.leaf_index.to_string(),
+            time(&e.occurred_at),
+            e.subject.clone(),
+            e.participant_id.clone(),
+            e.correlation_id.clone(),
+            e.producer.clone(),
+            e.producer_seq.to_string(),
+            if e.valid { String::new() } else { format!("invalid: {}", e.invalid_reason) },
+        ]
+    });
+    let head = ["leaf", "occurred at", "subject", "participant", "correlation", "producer", "number", "note"];
+    say(&format!("{}\n{}", table(head, rows), shown(events.len(), "events", more)));
+    Ok(())
+}
+
+/// An event with its hash in hexadecimal and its envelope as text: the exact bytes, which are UTF-8 on one line.
+fn event_json(event: &AuditEvent) -> Value {
+    let mut value = json_of("deltran.audit.v1.AuditEvent", event);
+    value["leaf_hash"] = json!(hex::encode(&event.leaf_hash));
+    value["envelope"] = json!(String::from_utf8_lossy(&event.envelope));
+    value
+}
+
+fn one(event: &AuditEvent) -> String {
+    let text = sheet([
+        ("leaf index", event.leaf_index.to_string()),
+        ("leaf hash", hex::encode(&event.leaf_hash)),
+        ("event id", event.event_id.clone()),
+        ("subject", event.subject.clone()),
+        ("source", event.source.clone()),
+        ("producer", event.producer.clone()),
+        ("number", event.producer_seq.to_string()),
+        ("participant", event.participant_id.clone()),
+        ("correlation", event.correlation_id.clone()),
+        ("occurred at", time(&event.occurred_at)),
+        ("recorded at", time(&event.recorded_at)),
+        ("stream", format!("{} {}", event.source_stream, event.source_sequence)),
+        ("validity", if event.valid { "valid".to_owned() } else { format!("invalid: {}", event.invalid_reason) }),
+    ]);
+    format!("{text}\n{}", String::from_utf8_lossy(&event.envelope))
+}
+
+async fn verify(session: &Session, caller: Caller, database_only: bool) -> Result<(), Problem> {
+    let mut answers = session.audit(caller.patient()).verify(VerifyRequest { database_only }).await?.into_inner();
+    let bar = if session.out.json || !std::io::IsTerminal::is_terminal(&std::io::stderr()) {
+        ProgressBar::hidden()
+    } else {
+        let style = ProgressStyle::with_template("{bar:40} {human_pos}/{human_len} events checked, {eta} left");
+        ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+    };
+    let mut report = None;
+    while let Some(answer) = answers.message().await? {
+        bar.set_length(answer.total);
+        bar.set_position(answer.checked);
+        report = answer.report.or(report);
+    }
+    bar.finish_and_clear();
+    let report = report.ok_or_else(|| Problem::unavailable("the verification ended without a result: try again"))?;
+    session.out.show("deltran.audit.v1.VerifyReport", &report, verify_tables);
+    if report.ok {
+        return Ok(());
+    }
+    let failed = report.checks.iter().filter(|c| !c.ok).map(|c| c.check.clone());
+    let failed = failed.chain(report.producers.iter().filter(|p| !p.ok).map(|p| format!("producer {}", p.producer)));
+    let failed: Vec<_> =
+        failed.chain(report.streams.iter().filter(|s| !s.ok).map(|s| format!("stream {}", s.stream))).collect();
+    Err(Problem::refused(format!("the audit ledger does not verify: {}", failed.join(", "))))
+}
+
+/// What `verify` shows.
+pub fn verify_tables(report: &VerifyReport) -> String {
+    let verdict = |ok: bool| if ok { "ok".to_owned() } else { "FAILED".to_owned() };
+    let checks = report.checks.iter().map(|c| [c.check.clone(), verdict(c.ok), c.detail.clone()]);
+    let mut text = table(["check", "verdict", "detail"], checks);
+    if !report.producers.is_empty() {
+        let rows = report.producers.iter().map(|p| {
+            [
+                p.producer.clone(),
+                p.assigned.to_string(),
+                p.confirmed.to_string(),
+                p.recorded.to_string(),
+                verdict(p.ok),
+                p.detail.clone(),
+            ]
+        });
+        text.push('\n');
+        text.push_str(&table(["producer", "assigned", "confirmed", "recorded", "verdict", "detail"], rows));
+    }
+    if !report.streams.is_empty() {
+        let rows = report.streams.iter().map(|s| {
+            [
+                s.stream.clone(),
+                s.messages.to_string(),
+                s.last_sequence.to_string(),
+                s.recorded.to_string(),
+                verdict(s.ok),
+                s.detail.clone(),
+            ]
+        });
+        text.push('\n');
+        text.push_str(&table(["stream", "messages", "last sequence", "recorded", "verdict", "detail"], rows));
+    }
+    let outcome = if report.ok { "verified" } else { "NOT verified" };
+    format!("{text}\n{outcome}: {} events, {} of them invalid", count(report.leaves), count(report.invalid_events))
+}

@@ -1,0 +1,211 @@
+//! The submit path before the ledger: screening and risk are asked for many transactions at once, then
+//! the writer decides. Fails closed: without an answer from both, nothing new is decided.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use deltran_api::compliance::v1 as compliance;
+use deltran_api::compliance::v1::compliance_service_client::ComplianceServiceClient;
+use deltran_api::risk::v1 as risk;
+use deltran_api::risk::v1::risk_service_client::RiskServiceClient;
+use deltran_api::token::v1::Party;
+use deltran_runtime::peers::Peers;
+use deltran_runtime::wire::to_money;
+use deltran_runtime::{EngineContext, Failure};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Settings;
+use crate::domain::command::{By, Command, Gates, Instruction, ScreeningDecision};
+use crate::domain::refusal::{Refusal, RefusalCode};
+use crate::writer::{Decided, WriterHandle, received};
+
+/// A parsed submission with the parties that compliance sees and the ledger never does.
+#[derive(Debug, Clone)]
+pub struct Draft {
+    /// The transaction.
+    pub instruction: Instruction,
+    /// Who pays in the end.
+    pub originator: Option<Party>,
+    /// Who is paid in the end.
+    pub beneficiary: Option<Party>,
+    /// Who asked.
+    pub by: By,
+}
+
+struct Request {
+    drafts: Vec<Draft>,
+    room: OwnedSemaphorePermit,
+    reply: oneshot::Sender<Result<Vec<Decided>, Failure>>,
+}
+
+/// The way into the submit path. Cloning shares it.
+#[derive(Clone)]
+pub struct Submissions {
+    requests: mpsc::UnboundedSender<Request>,
+    writer: WriterHandle,
+}
+
+/// The stage that asks the gates.
+pub struct GateStage {
+    requests: mpsc::UnboundedReceiver<Request>,
+    gates: Arc<GateClients>,
+    writer: WriterHandle,
+    settings: Settings,
+}
+
+struct GateClients {
+    peers: Peers,
+    timeout: Duration,
+}
+
+/// The submit path in front of a writer.
+pub fn submissions(context: &EngineContext, writer: WriterHandle, settings: Settings) -> (Submissions, GateStage) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let timeout = Duration::from_millis(settings.gate_timeout_ms);
+    let gates = Arc::new(GateClients { peers: context.peers.clone(), timeout });
+    let stage = GateStage { requests: receiver, gates, writer: writer.clone(), settings };
+    (Submissions { requests: sender, writer }, stage)
+}
+
+impl Submissions {
+    /// Submits drafts of one caller and waits for their COMMIT. With `wait` a full queue holds the
+    /// caller back, without it the caller is refused.
+    ///
+    /// # Errors
+    /// `unavailable` or `overloaded`: nothing was decided, or it is not known; the same ids may be sent
+    /// again.
+    pub async fn submit(&self, drafts: Vec<Draft>, wait: bool) -> Result<Vec<Decided>, Failure> {
+        self.writer.admit()?;
+        let room =
+            if wait { self.writer.room(drafts.len()).await? } else { self.writer.try_room(drafts.len())? };
+        let (reply, receiver) = oneshot::channel();
+        // A closed channel drops the reply, which the receiver sees.
+        let _closed = self.requests.send(Request { drafts, room, reply });
+        received(receiver.await)
+    }
+}
+
+impl GateStage {
+    /// Works until the channel closes or shutdown. While the writer commits one group, the gates are
+    /// asked for the next.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        loop {
+            let first = tokio::select! {
+                request = self.requests.recv() => request,
+                () = shutdown.cancelled() => return,
+            };
+            let Some(first) = first else { return };
+            let mut group = vec![first];
+            let mut size = group[0].drafts.len();
+            while size < self.settings.gate_batch {
+                let Ok(request) = self.requests.try_recv() else { break };
+                size += request.drafts.len();
+                group.push(request);
+            }
+            self.pass(group).await;
+        }
+    }
+
+    async fn pass(&self, group: Vec<Request>) {
+        let mut verdicts = Vec::with_capacity(group.iter().map(|r| r.drafts.len()).sum());
+        let drafts: Vec<&Draft> = group.iter().flat_map(|r| &r.drafts).collect();
+        for chunk in drafts.chunks(self.settings.gate_batch) {
+            match self.gates.ask(chunk).await {
+                Ok(gates) => verdicts.extend(gates.into_iter().map(|g| Ok(Box::new(g)))),
+                Err(failure) => {
+                    tracing::warn!(error = %failure, transactions = chunk.len(), "a gate did not answer: nothing passes");
+                    verdicts.extend(chunk.iter().map(|_| Err(failure.message.clone())));
+                }
+            }
+        }
+        let mut verdicts = verdicts.into_iter();
+        for request in group {
+            let commands = request
+                .drafts
+                .into_iter()
+                .zip(verdicts.by_ref())
+                .map(|(draft, gates)| Command::Submit { instruction: Box::new(draft.instruction), gates, by: draft.by })
+                .collect();
+            let results = self.writer.send(commands, Some(request.room));
+            tokio::spawn(async move {
+                let _gone = request.reply.send(received(results.await));
+            });
+        }
+    }
+}
+
+impl GateClients {
+    /// Asks both gates at once; one verdict per draft, in order.
+    async fn ask(&self, drafts: &[&Draft]) -> Result<Vec<Gates>, Failure> {
+        let screen = async {
+            let subjects = drafts.iter().map(|d| screen_subject(d)).collect();
+            let mut client = ComplianceServiceClient::new(self.peers.to(crate::NAME, "compliance")?);
+            Ok::<_, Failure>(client.screen_batch(compliance::ScreenBatchRequest { subjects }).await?.into_inner().results)
+        };
+        let assess = async {
+            let subjects = drafts.iter().map(|d| assess_subject(d)).collect();
+            let mut client = RiskServiceClient::new(self.peers.to(crate::NAME, "risk")?);
+            Ok::<_, Failure>(client.assess_batch(risk::AssessBatchRequest { subjects }).await?.into_inner().verdicts)
+        };
+        let both = async { tokio::try_join!(screen, assess) };
+        let (screened, assessed) = tokio::time::timeout(self.timeout, both)
+            .await
+            .map_err(|_| Failure::unavailable(format!("a gate did not answer within {} ms", self.timeout.as_millis())))??;
+        if screened.len() != drafts.len() || assessed.len() != drafts.len() {
+            return Err(Failure::unavailable("a gate answered for another number of transactions"));
+        }
+        drafts.iter().zip(screened).zip(assessed).map(|((draft, s), a)| combine(draft, s, a)).collect()
+    }
+}
+
+fn screen_subject(draft: &Draft) -> compliance::ScreenSubject {
+    let i = &draft.instruction;
+    compliance::ScreenSubject {
+        transaction_id: i.id.to_string(),
+        payer: i.payer.to_string(),
+        payee: i.payee.to_string(),
+        amount: Some(to_money(i.amount)),
+        originator: draft.originator.clone(),
+        beneficiary: draft.beneficiary.clone(),
+    }
+}
+
+fn assess_subject(draft: &Draft) -> risk::AssessSubject {
+    let i = &draft.instruction;
+    risk::AssessSubject {
+        transaction_id: i.id.to_string(),
+        payer: i.payer.to_string(),
+        payee: i.payee.to_string(),
+        amount: Some(to_money(i.amount)),
+    }
+}
+
+/// An answer that is not about this transaction, or has no known word, is no answer.
+fn combine(draft: &Draft, screened: compliance::ScreenResult, assessed: risk::Verdict) -> Result<Gates, Failure> {
+    let id = draft.instruction.id.to_string();
+    if screened.transaction_id != id || assessed.transaction_id != id {
+        return Err(Failure::unavailable("a gate answered for another transaction"));
+    }
+    let decision = match screened.decision() {
+        compliance::Decision::Approve => ScreeningDecision::Approve,
+        compliance::Decision::Review => ScreeningDecision::Review,
+        compliance::Decision::BlockAndReview => ScreeningDecision::BlockAndReview,
+        compliance::Decision::Decline => ScreeningDecision::Decline,
+        compliance::Decision::Unspecified => return Err(Failure::unavailable("compliance gave no decision")),
+    };
+    let risk_refusal = assessed.refusal.map(|refusal| {
+        let code = RefusalCode::from_word(&refusal.code)
+            .filter(|c| matches!(c, RefusalCode::BreakerOpen | RefusalCode::Limit))
+            .ok_or_else(|| Failure::unavailable(format!("risk refused with an unknown code {:?}", refusal.code)))?;
+        Ok::<_, Failure>(Refusal { code, message: refusal.message, details: refusal.details })
+    });
+    Ok(Gates {
+        decision,
+        evidence: screened.evidence,
+        list_versions: screened.list_versions,
+        rule_version: screened.rule_version,
+        risk_refusal: risk_refusal.transpose()?,
+        risk_version: assessed.version,
+    })
+}

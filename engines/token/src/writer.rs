@@ -1,0 +1,380 @@
+//! The ledger's one writer: takes what waits, decides it in memory in order of arrival, writes it in one
+//! transaction, and answers after COMMIT.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use deltran_kernel::Timestamp;
+use deltran_messaging::{Outbox, Outgoing};
+use deltran_runtime::lease::Epoch;
+use deltran_runtime::metrics::Metrics;
+use deltran_runtime::{DbError, EngineContext, Failure};
+use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Settings;
+use crate::domain::command::{Answer, Applied, Command};
+use crate::domain::ledger::Ledger;
+use crate::domain::refusal::Denied;
+use crate::store::{Batch, Store, Wanted, WriterState};
+
+/// What a command led to.
+pub type Decided = Result<Applied<Answer>, Denied>;
+type Reply = Result<Vec<Decided>, Failure>;
+
+/// Commands of one caller, answered together.
+struct Job {
+    commands: Vec<Command>,
+    reply: oneshot::Sender<Reply>,
+    /// Room in the queue, given back when the job is answered.
+    _room: Option<OwnedSemaphorePermit>,
+}
+
+/// The way to the writer. Cloning shares it.
+#[derive(Clone)]
+pub struct WriterHandle {
+    jobs: mpsc::UnboundedSender<Job>,
+    room: Arc<Semaphore>,
+    capacity: usize,
+    leading: Arc<AtomicBool>,
+    idle: Arc<Notify>,
+    outbox: Outbox,
+    max_backlog: u64,
+    metrics: Metrics,
+}
+
+/// The writer itself, to be run under its lease.
+#[derive(Clone)]
+pub struct Writer {
+    context: EngineContext,
+    store: Store,
+    outbox: Outbox,
+    settings: Settings,
+    jobs: Arc<Mutex<mpsc::UnboundedReceiver<Job>>>,
+    leading: Arc<AtomicBool>,
+    idle: Arc<Notify>,
+}
+
+/// A writer and the way to it.
+pub fn writer(context: EngineContext, store: Store, outbox: Outbox, settings: Settings) -> (WriterHandle, Writer) {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let leading = Arc::new(AtomicBool::new(false));
+    let idle = Arc::new(Notify::new());
+    let handle = WriterHandle {
+        jobs: sender,
+        room: Arc::new(Semaphore::new(settings.max_waiting)),
+        capacity: settings.max_waiting,
+        leading: leading.clone(),
+        idle: idle.clone(),
+        outbox: outbox.clone(),
+        max_backlog: context.config.messaging.max_outbox_backlog,
+        metrics: context.metrics.clone(),
+    };
+    let jobs = Arc::new(Mutex::new(receiver));
+    (handle, Writer { context, store, outbox, settings, jobs, leading, idle })
+}
+
+impl WriterHandle {
+    /// Whether submissions may be taken at all.
+    ///
+    /// # Errors
+    /// `unavailable` where this process does not lead, `overloaded` where too many events wait for the
+    /// broker.
+    pub fn admit(&self) -> Result<(), Failure> {
+        if !self.leading.load(Ordering::Acquire) {
+            return Err(Failure::unavailable("this process does not write the ledger at present: try again with the same id"));
+        }
+        let backlog = self.outbox.progress().backlog();
+        if backlog > self.max_backlog {
+            self.metrics.overloads.with_label_values(&["outbox"]).inc();
+            return Err(Failure::overloaded(format!("{backlog} events wait for the broker: try again later"))
+                .with("backlog", backlog));
+        }
+        Ok(())
+    }
+
+    /// Room for so many transactions, or the refusal of an overloaded queue.
+    pub fn try_room(&self, transactions: usize) -> Result<OwnedSemaphorePermit, Failure> {
+        self.room.clone().try_acquire_many_owned(self.clamp(transactions)).map_err(|_| {
+            self.metrics.overloads.with_label_values(&["writer"]).inc();
+            Failure::overloaded(format!("{} transactions wait already: try again later", self.capacity))
+        })
+    }
+
+    /// Room for so many transactions; waits for it, so that a stream is read no faster than the ledger
+    /// writes.
+    pub async fn room(&self, transactions: usize) -> Result<OwnedSemaphorePermit, Failure> {
+        let room = self.room.clone().acquire_many_owned(self.clamp(transactions)).await;
+        room.map_err(|_| Failure::unavailable("the process is stopping"))
+    }
+
+    fn clamp(&self, transactions: usize) -> u32 {
+        u32::try_from(transactions.clamp(1, self.capacity)).unwrap_or(u32::MAX)
+    }
+
+    /// Queues commands; the receiver gets their results after COMMIT, in order.
+    pub fn send(&self, commands: Vec<Command>, room: Option<OwnedSemaphorePermit>) -> oneshot::Receiver<Reply> {
+        let (reply, receiver) = oneshot::channel();
+        // A closed channel drops the reply, which the receiver sees.
+        let _closed = self.jobs.send(Job { commands, reply, _room: room });
+        receiver
+    }
+
+    /// Carries out one command and waits for its COMMIT.
+    pub async fn execute(&self, command: Command) -> Result<Decided, Failure> {
+        self.admit()?;
+        let mut results = received(self.send(vec![command], None).await)?;
+        results.pop().ok_or_else(|| Failure::internal("the writer gave no answer"))
+    }
+
+    /// Completes when everything that was queued is answered.
+    pub async fn drained(self) {
+        while self.leading.load(Ordering::Acquire) {
+            let idle = self.idle.notified();
+            let (reply, receiver) = oneshot::channel();
+            if self.jobs.send(Job { commands: Vec::new(), reply, _room: None }).is_err() || receiver.await.is_ok() {
+                return;
+            }
+            idle.await;
+        }
+    }
+}
+
+/// The reply of the writer; one that was dropped means that the process stops.
+pub fn received(reply: Result<Reply, oneshot::error::RecvError>) -> Reply {
+    reply.unwrap_or_else(|_| Err(Failure::unavailable("the process is stopping: try again with the same id")))
+}
+
+/// Where a batch stands after its transaction failed.
+enum Fate {
+    Committed,
+    NotCommitted,
+    Lost,
+}
+
+impl Writer {
+    /// Writes while this process holds the lease `writer`, until shutdown.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let lease = self.context.lease("writer");
+        lease
+            .run(shutdown, move |epoch, term| {
+                let writer = self.clone();
+                async move { writer.term(epoch, term).await }
+            })
+            .await;
+    }
+
+    async fn term(self, epoch: Epoch, term: CancellationToken) {
+        let mut jobs = self.jobs.lock().await;
+        'load: while !term.is_cancelled() {
+            let (mut ledger, mut state) = match self.store.load().await {
+                Ok(loaded) => loaded,
+                Err(error) => {
+                    self.context.health.not_ready("token.writer", error.to_string());
+                    refuse_waiting(&mut jobs, &error);
+                    wait(Duration::from_millis(300), &term).await;
+                    continue;
+                }
+            };
+            self.outbox.committed(state.assigned);
+            self.context.health.ready("token.writer");
+            self.leading.store(true, Ordering::Release);
+            loop {
+                let Some(batch) = self.next(&mut jobs, &ledger, &term).await else { break 'load };
+                match self.batch(&mut ledger, &mut state, batch, &epoch).await {
+                    Ok(()) => {}
+                    Err(DbError::NotLeader) => break 'load,
+                    Err(error) => {
+                        // Memory is ahead of the rows: it is dropped and read back.
+                        self.context.health.not_ready("token.writer", error.to_string());
+                        continue 'load;
+                    }
+                }
+            }
+        }
+        self.leading.store(false, Ordering::Release);
+        self.idle.notify_waiters();
+        refuse_waiting(&mut jobs, &DbError::NotLeader);
+    }
+
+    /// The first job that waits and everything behind it, up to the bound. Empty where only reservations
+    /// ran out. `None` at the end of the term.
+    async fn next(
+        &self,
+        jobs: &mut mpsc::UnboundedReceiver<Job>,
+        ledger: &Ledger,
+        term: &CancellationToken,
+    ) -> Option<Vec<Job>> {
+        let now = self.context.clock.now();
+        let until_expiry = ledger.expiries.first().map(|e| (e.at.micros() - now.micros()).max(0) as u64);
+        let first = tokio::select! {
+            biased;
+            job = jobs.recv() => Some(job?),
+            () = term.cancelled() => return None,
+            () = tokio::time::sleep(Duration::from_micros(until_expiry.unwrap_or(u64::MAX >> 12))) => None,
+        };
+        let mut batch = Vec::from_iter(first);
+        let mut commands = batch.first().map_or(0, |j| j.commands.len());
+        while commands < self.settings.max_batch {
+            let Ok(job) = jobs.try_recv() else { break };
+            commands += job.commands.len();
+            batch.push(job);
+        }
+        self.context.metrics.queue_depth.with_label_values(&["writer"]).set(jobs.len() as i64);
+        Some(batch)
+    }
+
+    async fn batch(
+        &self,
+        ledger: &mut Ledger,
+        state: &mut WriterState,
+        mut batch: Vec<Job>,
+        epoch: &Epoch,
+    ) -> Result<(), DbError> {
+        let now = self.context.clock.now();
+        let commands: usize = batch.iter().map(|j| j.commands.len()).sum();
+        if commands == 0 && ledger.expiries.first().is_none_or(|e| e.at > now) {
+            answer(batch, Vec::new());
+            return Ok(());
+        }
+        self.context.metrics.writer_batch.with_label_values(&["token"]).observe(commands as f64);
+        let commands: Vec<Vec<Command>> = batch.iter_mut().map(|job| std::mem::take(&mut job.commands)).collect();
+        match self.transact(ledger, state, commands, now, epoch).await {
+            Ok((results, after)) => {
+                *state = after;
+                self.outbox.committed(after.assigned);
+                self.count(&results);
+                answer(batch, results);
+                Ok(())
+            }
+            Err((error, decided)) => {
+                tracing::warn!(%error, "a batch was not committed");
+                match (self.fate(state, &error, decided.is_some()).await, decided) {
+                    (Fate::Committed, Some(results)) => answer(batch, results),
+                    (Fate::NotCommitted | Fate::Committed, _) => fail(batch, &error),
+                    (Fate::Lost, _) => fail(batch, &DbError::Unavailable("the outcome is not known yet".into())),
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Decides and writes one batch. On an error after the decision its results come along, because the
+    /// COMMIT may have taken effect.
+    async fn transact(
+        &self,
+        ledger: &mut Ledger,
+        state: &WriterState,
+        commands: Vec<Vec<Command>>,
+        now: Timestamp,
+        epoch: &Epoch,
+    ) -> Result<(Vec<Vec<Decided>>, WriterState), (DbError, Option<Vec<Vec<Decided>>>)> {
+        let early = |error: DbError| (error, None);
+        let mut tx = self.store.db().begin().await.map_err(early)?;
+        epoch.check(&mut tx).await.map_err(early)?;
+        let wanted = Wanted::by(commands.iter().flatten(), ledger, now);
+        ledger.known = self.store.prefetch(&mut tx, &wanted).await.map_err(early)?;
+        let (results, effects) = decide(ledger, commands, now, &self.context.metrics);
+        let outgoing: Vec<Outgoing> = effects
+            .events
+            .iter()
+            .map(|said| Outgoing { event: said.event.clone(), context: said.context.clone(), trace: said.trace.clone() })
+            .collect();
+        let at = ledger.last_at;
+        let events =
+            self.outbox.encode(state.producer_epoch, state.assigned + 1, at, &outgoing).map_err(early)?;
+        let written = Batch { ledger, effects: &effects, events: &events, before: *state, at };
+        let after = written.after();
+        self.store.write(&mut tx, &written).await.map_err(early)?;
+        match tx.commit().await {
+            Ok(()) => Ok((results, after)),
+            Err(error) => Err((error, Some(results))),
+        }
+    }
+
+    /// Whether a COMMIT whose answer was lost took effect: the batch number says so.
+    async fn fate(&self, state: &WriterState, error: &DbError, commit_sent: bool) -> Fate {
+        if !commit_sent || !error.is_transient() {
+            return Fate::NotCommitted;
+        }
+        let read_back = async {
+            loop {
+                match self.store.last_batch().await {
+                    Ok(last) if last == state.batch => return Fate::NotCommitted,
+                    Ok(_) => return Fate::Committed,
+                    Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
+                }
+            }
+        };
+        // The lease lasts no longer, and callers would rather hear "try again".
+        tokio::time::timeout(Duration::from_secs(4), read_back).await.unwrap_or(Fate::Lost)
+    }
+
+    fn count(&self, results: &[Vec<Decided>]) {
+        for decided in results.iter().flatten() {
+            let Ok(Applied::Executed(Answer::Outcome(outcome))) = decided else { continue };
+            let word = outcome.refusal.as_ref().map_or(outcome.state.as_str(), |r| r.code.as_str());
+            self.context.metrics.transactions.with_label_values(&[word, ""]).inc();
+        }
+    }
+}
+
+/// Decides every command in order of arrival. Reservations that ran out come first.
+fn decide(
+    ledger: &mut Ledger,
+    commands: Vec<Vec<Command>>,
+    now: Timestamp,
+    metrics: &Metrics,
+) -> (Vec<Vec<Decided>>, crate::domain::effects::Effects) {
+    let _expired = ledger.execute(Command::ExpireDue, now);
+    let mut results = Vec::with_capacity(commands.len());
+    for job in commands {
+        let mut decided = Vec::with_capacity(job.len());
+        for command in job {
+            let result = ledger.execute(command, now);
+            if let Err(Denied::Breach { invariant, detail }) = &result {
+                metrics.breach(invariant, detail);
+            }
+            decided.push(result);
+        }
+        results.push(decided);
+    }
+    let effects = ledger.take_effects();
+    (results, effects)
+}
+
+fn answer(batch: Vec<Job>, results: Vec<Vec<Decided>>) {
+    let mut results = results.into_iter();
+    for job in batch {
+        // A caller that has gone is not told; its transaction stands and its id tells the outcome.
+        let _gone = job.reply.send(Ok(results.next().unwrap_or_default()));
+    }
+}
+
+fn fail(batch: Vec<Job>, error: &DbError) {
+    for job in batch {
+        let _gone = job.reply.send(Err(public(error)));
+    }
+}
+
+fn public(error: &DbError) -> Failure {
+    match error {
+        DbError::NotLeader => Failure::from(DbError::NotLeader),
+        DbError::Unavailable(cause) => Failure::from(DbError::Unavailable(cause.clone())),
+        DbError::Corrupt(cause) | DbError::Other(cause) => Failure::internal(cause),
+    }
+}
+
+fn refuse_waiting(jobs: &mut mpsc::UnboundedReceiver<Job>, error: &DbError) {
+    while let Ok(job) = jobs.try_recv() {
+        let _gone = job.reply.send(Err(public(error)));
+    }
+}
+
+async fn wait(time: Duration, term: &CancellationToken) {
+    tokio::select! {
+        () = tokio::time::sleep(time) => {}
+        () = term.cancelled() => {}
+    }
+}

@@ -1,0 +1,122 @@
+//! A broker per test.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::wait::eventually;
+
+const CONFIGURATION: &str = include_str!("../../nats-jetstream.conf");
+
+/// A private nats-server with the project's configuration and storage of its own. Dropped, it is killed.
+#[derive(Debug)]
+pub struct Nats {
+    folder: TempDir,
+    program: PathBuf,
+    port: u16,
+    child: Option<Child>,
+}
+
+impl Nats {
+    /// Starts one on a free port and returns when JetStream answers.
+    pub async fn start() -> Self {
+        let program = match std::env::var_os("DELTRAN_TEST_NATS_SERVER") {
+            Some(program) => PathBuf::from(program),
+            None => deltran_runtime::embedded::find_nats_server().unwrap_or_else(|e| panic!("{e}")),
+        };
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        std::fs::write(folder.path().join("nats.conf"), configuration(folder.path())).expect("the configuration is written");
+        let mut nats = Self { folder, program, port: 0, child: None };
+        nats.run().await;
+        nats
+    }
+
+    /// Where it listens; stays the same over a restart.
+    pub fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// Ends it at once, as a crash would.
+    pub fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // Failing means that it is gone already.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    /// Starts it again on the same port and storage.
+    pub async fn restart(&mut self) {
+        self.kill();
+        self.run().await;
+    }
+
+    async fn run(&mut self) {
+        let log = self.folder.path().join("nats.log");
+        let output = File::options().create(true).append(true).open(&log).expect("a log file");
+        // -1 is a free port, which the server writes into a file.
+        let port = if self.port == 0 { "-1".to_owned() } else { self.port.to_string() };
+        let child = Command::new(&self.program)
+            .arg("-c")
+            .arg(self.folder.path().join("nats.conf"))
+            .args(["-a", "127.0.0.1", "-p", &port, "-m", "-1"])
+            .arg("--ports_file_dir")
+            .arg(self.folder.path())
+            .current_dir(self.folder.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(output)
+            .spawn()
+            .unwrap_or_else(|e| panic!("{}: {e}", self.program.display()));
+        let ports = self.folder.path().join(format!("nats-server_{}.ports", child.id()));
+        self.child = Some(child);
+        let child = self.child.as_mut().expect("just started");
+        let (port, monitor) = eventually("the broker to be ready", async || {
+            if let Ok(Some(status)) = child.try_wait() {
+                panic!("nats-server ended with {status}:\n{}", std::fs::read_to_string(&log).unwrap_or_default());
+            }
+            let (port, monitor) = ports_in(&ports)?;
+            healthy(monitor).await.then_some((port, monitor))
+        })
+        .await;
+        assert_ne!(port, monitor);
+        self.port = port;
+    }
+}
+
+impl Drop for Nats {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn configuration(folder: &Path) -> String {
+    let store = format!("    store_dir: {:?}", folder.join("store").display().to_string());
+    let lines = CONFIGURATION.lines().map(|line| if line.trim_start().starts_with("store_dir") { &store } else { line });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Client and monitoring port that a server has written down.
+fn ports_in(file: &Path) -> Option<(u16, u16)> {
+    let ports: Value = serde_json::from_slice(&std::fs::read(file).ok()?).ok()?;
+    let port = |kind: &str| ports[kind][0].as_str()?.rsplit(':').next()?.trim_end_matches('/').parse().ok();
+    Some((port("nats")?, port("monitoring")?))
+}
+
+/// Whether the server's own check says that it serves JetStream.
+async fn healthy(monitor: u16) -> bool {
+    let ask = async {
+        let mut socket = TcpStream::connect(("127.0.0.1", monitor)).await?;
+        socket.write_all(b"GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n").await?;
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).await?;
+        Ok::<_, std::io::Error>(answer.split_ascii_whitespace().nth(1) == Some("200"))
+    };
+    matches!(tokio::time::timeout(Duration::from_secs(2), ask).await, Ok(Ok(true)))
+}

@@ -1,0 +1,86 @@
+//! Leases: one leads, and one that was frozen cannot write.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use deltran_runtime::DbError;
+use deltran_runtime::lease::{Epoch, LEASE_TIME};
+use deltran_tests::{Backbone, Node, eventually};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// Runs for the lease `test` and tells each epoch.
+fn candidate(node: &Node) -> (JoinHandle<()>, mpsc::UnboundedReceiver<Epoch>) {
+    let (tell, told) = mpsc::unbounded_channel();
+    let lease = node.context.lease("test");
+    let task = tokio::spawn(async move {
+        let work = move |epoch, term: CancellationToken| {
+            // Nobody listens any more at the end of a test.
+            let _ = tell.send(epoch);
+            async move { term.cancelled().await }
+        };
+        lease.run(CancellationToken::new(), work).await;
+    });
+    (task, told)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frozen_holder_cannot_commit_after_a_take_over() {
+    let backbone = Backbone::start("token").await;
+    let (first, second) = (backbone.node("a").await, backbone.node("b").await);
+    let (frozen, mut epochs) = candidate(&first);
+    let old = epochs.recv().await.unwrap();
+    let (_other, mut others) = candidate(&second);
+    let mut tx = first.context.db.begin().await.unwrap();
+    old.check(&mut tx).await.unwrap();
+    tx.commit().await.unwrap();
+
+    // It renews no more, as a process that was stopped.
+    frozen.abort();
+    let new = tokio::time::timeout(LEASE_TIME * 4, others.recv()).await.unwrap().unwrap();
+    assert!(new.number() > old.number());
+    let mut tx = first.context.db.begin().await.unwrap();
+    assert!(matches!(old.check(&mut tx).await, Err(DbError::NotLeader)));
+    drop(tx);
+    let mut tx = second.context.db.begin().await.unwrap();
+    new.check(&mut tx).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transaction_longer_than_the_lease_does_not_lose_it_and_holds_a_take_over_up() {
+    let backbone = Backbone::start("token").await;
+    let (first, second) = (Arc::new(backbone.node("a").await), backbone.node("b").await);
+    let (leader, mut epochs) = candidate(&first);
+    let epoch = epochs.recv().await.unwrap();
+    let (_other, mut others) = candidate(&second);
+    let long = |seconds: f64| {
+        let (node, epoch) = (first.clone(), epoch.clone());
+        tokio::spawn(async move {
+            let mut tx = node.context.db.begin().await.unwrap();
+            epoch.check(&mut tx).await.unwrap();
+            sqlx::query("SELECT pg_sleep($1)").bind(seconds).execute(&mut *tx).await.unwrap();
+            tx.commit().await.map(|()| Instant::now())
+        })
+    };
+    // Renewed all the while.
+    long(LEASE_TIME.as_secs_f64() + 2.0).await.unwrap().unwrap();
+    assert!(others.try_recv().is_err(), "nobody took over");
+    let mut tx = first.context.db.begin().await.unwrap();
+    epoch.check(&mut tx).await.unwrap();
+    tx.commit().await.unwrap();
+
+    // Renewed no more: whoever takes over waits for the transaction.
+    let last = long(LEASE_TIME.as_secs_f64() + 3.0);
+    let busy = "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' AND state = 'active'";
+    let pool = backbone.postgres.pool().await;
+    eventually("the transaction", async || sqlx::query(busy).fetch_optional(&pool).await.unwrap()).await;
+    leader.abort();
+    let new = tokio::time::timeout(LEASE_TIME * 5, others.recv()).await.unwrap().unwrap();
+    let taken = Instant::now();
+    let committed = tokio::time::timeout(Duration::from_secs(1), last).await.unwrap().unwrap().unwrap();
+    assert!(taken >= committed || committed.duration_since(taken) < Duration::from_millis(200));
+    assert!(new.number() > epoch.number());
+}
