@@ -32,4 +32,4 @@ macro_rules! parts {
     };
 }
 
-parts! {}
+parts!(deltran_token, deltran_compliance, deltran_risk, deltran_clearing, deltran_settlement, deltran_audit);

@@ -9,7 +9,7 @@ pub mod domain;
 mod grpc;
 mod schedule;
 pub mod store;
-mod verify;
+pub mod verify;
 
 use std::sync::Arc;
 

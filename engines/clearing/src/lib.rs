@@ -64,3 +64,7 @@ pub fn engine(context: EngineContext, broker: Broker, outbox: Outbox) -> Result<
     .worker("settlement", move |stop| settlement.run(stop))
     .worker("windows", move |stop| schedule::run(clearing, stop)))
 }
+
+#[cfg(test)]
+#[allow(clippy::all)]
+mod scratch;

@@ -72,7 +72,6 @@ impl Minor {
 
     /// The negated value.
     #[must_use]
-    #[expect(clippy::should_implement_trait, reason = "arithmetic on money can fail, or says so by a word")]
     pub const fn neg(self) -> Self {
         Self(-self.0)
     }

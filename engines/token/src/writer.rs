@@ -288,7 +288,10 @@ impl Writer {
         let after = written.after();
         self.store.write(&mut tx, &written).await.map_err(early)?;
         match tx.commit().await {
-            Ok(()) => Ok((results, after)),
+            Ok(()) => {
+                ledger.forget_ended(&effects);
+                Ok((results, after))
+            }
             Err(error) => Err((error, Some(results))),
         }
     }

@@ -10,7 +10,7 @@ use deltran_tests::{Backbone, eventually};
 use serde_json::json;
 
 use super::support::{
-    LENIENT, Recorder, Running, STREAM, SUBJECT, api, count, create_consumer, outstanding, seen, stored, words, write,
+    LENIENT, Recorder, Running, STREAM, SUBJECT, api, count, create_consumer, outstanding, said, seen, stored, words, write,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

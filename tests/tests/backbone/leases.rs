@@ -65,8 +65,20 @@ async fn a_transaction_longer_than_the_lease_does_not_lose_it_and_holds_a_take_o
             tx.commit().await.map(|()| Instant::now())
         })
     };
+    let busy = "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' AND state = 'active'";
+    let pool = backbone.postgres.pool().await;
+    let expires = async || -> f64 {
+        let expires = "SELECT extract(epoch FROM expires_at)::float8 FROM token.lease WHERE name = 'test'";
+        sqlx::query_scalar(expires).fetch_one(&pool).await.unwrap()
+    };
+
     // Renewed all the while.
-    long(LEASE_TIME.as_secs_f64() + 2.0).await.unwrap().unwrap();
+    let task = long(LEASE_TIME.as_secs_f64() + 1.0);
+    eventually("the transaction", async || sqlx::query(busy).fetch_optional(&pool).await.unwrap()).await;
+    let before = expires().await;
+    eventually("a renewal", async || (expires().await > before).then_some(())).await;
+    assert!(!task.is_finished(), "renewal waits for no transaction");
+    task.await.unwrap().unwrap();
     assert!(others.try_recv().is_err(), "nobody took over");
     let mut tx = first.context.db.begin().await.unwrap();
     epoch.check(&mut tx).await.unwrap();
@@ -74,8 +86,6 @@ async fn a_transaction_longer_than_the_lease_does_not_lose_it_and_holds_a_take_o
 
     // Renewed no more: whoever takes over waits for the transaction.
     let last = long(LEASE_TIME.as_secs_f64() + 3.0);
-    let busy = "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%' AND state = 'active'";
-    let pool = backbone.postgres.pool().await;
     eventually("the transaction", async || sqlx::query(busy).fetch_optional(&pool).await.unwrap()).await;
     leader.abort();
     let new = tokio::time::timeout(LEASE_TIME * 5, others.recv()).await.unwrap().unwrap();

@@ -1,7 +1,6 @@
 //! Outbox and relay.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use deltran_events::topology::Profile;
 use deltran_messaging::topology;
@@ -22,11 +21,10 @@ async fn marks(pool: &PgPool) -> (i64, i64) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn numbers_have_no_gap_though_many_write_and_some_roll_back() {
     let backbone = Backbone::start("token").await;
-    let node = Arc::new(backbone.node("a").await);
-    let mut tasks = Vec::new();
-    for task in 0..16 {
+    let node = backbone.node("a").await;
+    let writers = (0..16).map(|task| {
         let node = node.clone();
-        tasks.push(tokio::spawn(async move {
+        async move {
             let mut written = 0;
             for i in 0..12 {
                 match (task + i) % 4 {
@@ -51,12 +49,9 @@ async fn numbers_have_no_gap_though_many_write_and_some_roll_back() {
                 }
             }
             written
-        }));
-    }
-    let mut written = 0;
-    for task in tasks {
-        written += task.await.unwrap();
-    }
+        }
+    });
+    let written: i64 = futures::future::join_all(writers).await.into_iter().sum();
     let pool = backbone.postgres.pool().await;
     let rows: Vec<(i64, Vec<u8>)> =
         sqlx::query_as("SELECT seq, envelope FROM token.outbox ORDER BY seq").fetch_all(&pool).await.unwrap();

@@ -66,8 +66,8 @@ async fn a_strict_consumer_keeps_the_order_over_a_crash() {
     let (first, second) = (backbone.node("a").await, backbone.node("b").await);
     create_consumer(&backbone.broker, &STRICT).await;
     let pool = Recorder::table(&backbone).await;
-    let relay = Running::relay(&first);
-    write(&first, words(20)).await;
+    let relay = Running::relay(&second);
+    write(&second, words(20)).await;
     eventually("all in the stream", async || (count(&backbone.broker, "TRANSACTIONS").await? == 20).then_some(())).await;
     let handler = Recorder::of("a");
     handler.outage.store(u32::MAX, Ordering::SeqCst);

@@ -10,7 +10,6 @@ use deltran_events::data::transactions::ParticipantActivated;
 use deltran_events::topology::ConsumerSpec;
 use deltran_events::{Envelope, Event};
 use deltran_messaging::{ApplyError, Broker, Consumer, Delivery, Handler, Outgoing, Relay};
-use deltran_runtime::DbError;
 use deltran_tests::{Backbone, Node};
 use serde_json::{Value, json};
 use sqlx::{PgConnection, PgPool};
@@ -154,9 +153,10 @@ impl Running {
 /// Writes one event per transaction.
 pub async fn write(node: &Node, words: impl IntoIterator<Item = impl std::fmt::Display>) {
     for word in words {
-        let written: Result<(), DbError> =
-            node.door.run_tx("test", async |_: &mut PgConnection| Ok(((), vec![event(&word)]))).await;
-        written.unwrap();
+        let mut tx = node.context.db.begin().await.unwrap();
+        node.outbox.append(&mut tx, &[event(word)]).await.unwrap();
+        tx.commit().await.unwrap();
+        node.outbox.wake();
     }
 }
 

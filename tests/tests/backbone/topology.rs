@@ -58,19 +58,15 @@ async fn everything_is_created_once_and_then_nothing_is_left_to_do() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn several_processes_may_apply_at_once() {
     let (nats, broker) = server().await;
-    let appliers: Vec<_> = (0..6)
-        .map(|_| {
-            let url = nats.url();
-            tokio::spawn(async move {
-                let broker = Broker::connect(&url, "applier").await.unwrap();
-                eventually("the connection", async || broker.is_connected().then_some(())).await;
-                applied(&broker).await;
-            })
-        })
-        .collect();
-    for applier in appliers {
-        applier.await.unwrap();
-    }
+    let appliers = (0..6).map(|_| {
+        let url = nats.url();
+        async move {
+            let broker = Broker::connect(&url, "applier").await.unwrap();
+            eventually("the connection", async || broker.is_connected().then_some(())).await;
+            applied(&broker).await;
+        }
+    });
+    futures::future::join_all(appliers).await;
     assert!(planned(&broker).await.is_empty());
 }
 

@@ -237,6 +237,7 @@ pub fn finish(hold: &Hold, ledger: &Ledger, now: Timestamp) -> Option<Finished> 
         Ledger::NotFound if now.micros().saturating_sub(hold.screened_at.micros()) < ARRIVAL_MICROS => return None,
         Ledger::NotFound => (HoldState::Rejected, NOT_FOUND, Some("the ledger has no such transaction".to_owned())),
         Ledger::Rejected(code) if release => {
+            let code = if code.is_empty() { "no code given" } else { code };
             (HoldState::Rejected, "REJECTED", Some(format!("the ledger rejected it: {code}")))
         }
         Ledger::Rejected(_) => (HoldState::Rejected, "REJECTED", None),

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use sha2::{Digest, Sha256};
 
-use super::normalise::{forms, normalise};
+use super::normalise::{forms, may_be_inverted, normalise};
 
 /// The one source that is understood.
 pub const OPERATOR: &str = "operator";
@@ -114,7 +114,8 @@ impl NameList {
         if plain.is_empty() {
             return None;
         }
-        Some(self.forms.contains(&plain) || forms(name).iter().any(|form| self.forms.contains(form)))
+        let inverted = || may_be_inverted(name) && forms(name).iter().any(|form| self.forms.contains(form));
+        Some(self.forms.contains(&plain) || inverted())
     }
 }
 
@@ -158,6 +159,12 @@ mod tests {
             assert_eq!(NameList::parse(content), Err(error));
         }
         assert!(matches!(NameList::parse(&vec![b'a'; MAX_BYTES + 1]), Err(ListError::TooLarge(_))));
+    }
+
+    #[test]
+    fn a_full_width_comma_is_one() {
+        let list = NameList::parse("Ivan Example".as_bytes()).unwrap();
+        assert_eq!(list.contains("Example，Ivan"), Some(true));
     }
 
     #[test]

@@ -22,8 +22,6 @@ word_parser!(cover_policy, CoverPolicy);
 
 Role operator is assumed, user \"operator\"; `withdraw` is a bank's command and calls as the participant.")]
 pub struct AccountArgs {
-    #[command(flatten)]
-    client: ClientArgs,
     #[command(subcommand)]
     command: Command,
 }
@@ -137,8 +135,8 @@ struct Movement {
 ///
 /// # Errors
 /// What the platform answers, and a breach for `verify`.
-pub async fn run(args: AccountArgs, out: Output) -> Result<(), Problem> {
-    let session = Session::open(&args.client, out).await?;
+pub async fn run(args: AccountArgs, client: ClientArgs, out: Output) -> Result<(), Problem> {
+    let session = Session::open(&client, out).await?;
     match args.command {
         Command::Balances { participant, currency } => balances(&session, participant, currency).await,
         Command::Postings { participant, currency, transaction, rows } => {

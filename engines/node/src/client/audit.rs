@@ -23,8 +23,6 @@ use crate::problem::Problem;
 
 Role auditor is assumed, user \"auditor\".")]
 pub struct AuditArgs {
-    #[command(flatten)]
-    client: ClientArgs,
     #[command(subcommand)]
     command: Command,
 }
@@ -92,7 +90,7 @@ struct Rest {
 ///
 /// # Errors
 /// What the platform answers, and a ledger that does not verify.
-pub async fn run(args: AuditArgs, out: Output) -> Result<(), Problem> {
+pub async fn run(args: AuditArgs, client: ClientArgs, out: Output) -> Result<(), Problem> {
     let absent = match args.command {
         Command::Export(_) => Some("audit export"),
         Command::Prove(_) => Some("audit prove"),
@@ -102,7 +100,7 @@ pub async fn run(args: AuditArgs, out: Output) -> Result<(), Problem> {
     if let Some(absent) = absent {
         return Err(Problem::not_in_this_release(&format!("`deltran {absent}`")));
     }
-    let session = Session::open(&args.client, out).await?;
+    let session = Session::open(&client, out).await?;
     let caller = session.caller(Role::Auditor, "auditor", None)?;
     match args.command {
         Command::Verify { database_only } => verify(&session, caller, database_only).await,

@@ -18,8 +18,6 @@ use crate::problem::Problem;
 
 Role risk is assumed, user \"risk\".")]
 pub struct BreakerArgs {
-    #[command(flatten)]
-    client: ClientArgs,
     #[command(subcommand)]
     command: Command,
 }
@@ -55,8 +53,8 @@ struct Change {
 ///
 /// # Errors
 /// What the platform answers.
-pub async fn run(args: BreakerArgs, out: Output) -> Result<(), Problem> {
-    let session = Session::open(&args.client, out).await?;
+pub async fn run(args: BreakerArgs, client: ClientArgs, out: Output) -> Result<(), Problem> {
+    let session = Session::open(&client, out).await?;
     let mut client = session.risk(session.caller(Role::Risk, "risk", None)?);
     match args.command {
         Command::List => {

@@ -19,8 +19,6 @@ use crate::problem::Problem;
 
 Role operator is assumed, user \"operator\". Replaying and dropping are themselves audited.")]
 pub struct DlqArgs {
-    #[command(flatten)]
-    client: ClientArgs,
     #[command(subcommand)]
     command: Command,
 }
@@ -66,8 +64,8 @@ struct Decision {
 ///
 /// # Errors
 /// What the platform answers.
-pub async fn run(args: DlqArgs, out: Output) -> Result<(), Problem> {
-    let session = Session::open(&args.client, out).await?;
+pub async fn run(args: DlqArgs, client: ClientArgs, out: Output) -> Result<(), Problem> {
+    let session = Session::open(&client, out).await?;
     let mut client = session.dead_letters(session.operator()?);
     let letter = match args.command {
         Command::List { state, stream, rows } => {

@@ -19,8 +19,6 @@ use crate::problem::Problem;
 
 Role compliance is assumed, user \"compliance\" to propose and \"compliance-approver\" to decide: it takes two people.")]
 pub struct HoldArgs {
-    #[command(flatten)]
-    client: ClientArgs,
     #[command(subcommand)]
     command: Command,
 }
@@ -78,8 +76,8 @@ enum Command {
 ///
 /// # Errors
 /// What the platform answers.
-pub async fn run(args: HoldArgs, out: Output) -> Result<(), Problem> {
-    let session = Session::open(&args.client, out).await?;
+pub async fn run(args: HoldArgs, client: ClientArgs, out: Output) -> Result<(), Problem> {
+    let session = Session::open(&client, out).await?;
     match args.command {
         Command::List { state, rows } => {
             let client = session.compliance(session.caller(Role::Compliance, "compliance", None)?);

@@ -20,8 +20,6 @@ word_parser!(limit_kind, LimitKind);
 
 Role risk is assumed, user \"risk\" to propose and \"risk-approver\" to approve: a limit takes two people.")]
 pub struct LimitArgs {
-    #[command(flatten)]
-    client: ClientArgs,
     #[command(subcommand)]
     command: Command,
 }
@@ -77,8 +75,8 @@ enum Command {
 ///
 /// # Errors
 /// What the platform answers.
-pub async fn run(args: LimitArgs, out: Output) -> Result<(), Problem> {
-    let session = Session::open(&args.client, out).await?;
+pub async fn run(args: LimitArgs, client: ClientArgs, out: Output) -> Result<(), Problem> {
+    let session = Session::open(&client, out).await?;
     match args.command {
         Command::List { participant, state, rows } => {
             let client = session.risk(session.caller(Role::Risk, "risk", None)?);

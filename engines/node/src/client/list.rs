@@ -21,8 +21,6 @@ const MAX_BYTES: u64 = 3 * 1024 * 1024;
 
 Role compliance is assumed, user \"compliance\".")]
 pub struct ListArgs {
-    #[command(flatten)]
-    client: ClientArgs,
     #[command(subcommand)]
     command: Command,
 }
@@ -47,11 +45,11 @@ enum Command {
 ///
 /// # Errors
 /// What the platform answers, or a file that cannot be read.
-pub async fn run(args: ListArgs, out: Output) -> Result<(), Problem> {
+pub async fn run(args: ListArgs, client: ClientArgs, out: Output) -> Result<(), Problem> {
     match args.command {
         Command::Load { file, source } => {
             let content = read(&file)?;
-            let session = Session::open(&args.client, out).await?;
+            let session = Session::open(&client, out).await?;
             let mut client = session.compliance(session.caller(Role::Compliance, "compliance", None)?);
             let answer = client.load_list(LoadListRequest { source, content }).await?.into_inner();
             session.out.show("deltran.compliance.v1.LoadListResponse", &answer, |a| {
@@ -67,7 +65,7 @@ pub async fn run(args: ListArgs, out: Output) -> Result<(), Problem> {
             });
         }
         Command::List => {
-            let session = Session::open(&args.client, out).await?;
+            let session = Session::open(&client, out).await?;
             let mut client = session.compliance(session.caller(Role::Compliance, "compliance", None)?);
             let answer = client.list_lists(ListListsRequest {}).await?.into_inner();
             session.out.show("deltran.compliance.v1.ListListsResponse", &answer, lists);

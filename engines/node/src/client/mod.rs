@@ -69,6 +69,13 @@ fn role(word: &str) -> Result<Role, String> {
     })
 }
 
+impl ClientArgs {
+    /// The platform at an address, under each command's own identity.
+    pub fn at(endpoint: &str) -> Self {
+        Self { endpoint: Some(endpoint.to_owned()), user: None, role: None }
+    }
+}
+
 /// How many rows of a list to show.
 #[derive(Debug, Clone, Args)]
 pub struct Rows {

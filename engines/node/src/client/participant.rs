@@ -24,8 +24,6 @@ word_parser!(participant_state, ParticipantState);
 
 Role operator is assumed, user \"operator\".")]
 pub struct ParticipantArgs {
-    #[command(flatten)]
-    client: ClientArgs,
     #[command(subcommand)]
     command: Command,
 }
@@ -109,8 +107,8 @@ struct CommandId {
 ///
 /// # Errors
 /// What the platform answers.
-pub async fn run(args: ParticipantArgs, out: Output) -> Result<(), Problem> {
-    let session = Session::open(&args.client, out).await?;
+pub async fn run(args: ParticipantArgs, client: ClientArgs, out: Output) -> Result<(), Problem> {
+    let session = Session::open(&client, out).await?;
     let (change, to) = match args.command {
         Command::List { state, rows } => return list(&session, state, &rows).await,
         Command::Show { participant } => return show(&session, &participant).await,

@@ -21,8 +21,6 @@ word_parser!(batch_state, BatchState);
 
 Role operator is assumed, user \"operator\".")]
 pub struct SettlementArgs {
-    #[command(flatten)]
-    client: ClientArgs,
     #[command(subcommand)]
     command: Command,
 }
@@ -74,8 +72,8 @@ enum Command {
 ///
 /// # Errors
 /// What the platform answers.
-pub async fn run(args: SettlementArgs, out: Output) -> Result<(), Problem> {
-    let session = Session::open(&args.client, out).await?;
+pub async fn run(args: SettlementArgs, client: ClientArgs, out: Output) -> Result<(), Problem> {
+    let session = Session::open(&client, out).await?;
     match args.command {
         Command::List { currency, window, state, rows } => {
             let client = session.settlement(session.operator()?);

@@ -11,16 +11,14 @@ use crate::problem::Problem;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  deltran status\n  deltran status --json\n\nRole operator is assumed, user \"operator\".")]
 pub struct StatusArgs {
-    #[command(flatten)]
-    client: ClientArgs,
 }
 
 /// Runs the command.
 ///
 /// # Errors
 /// What the platform answers, and an engine that is not ready.
-pub async fn run(args: StatusArgs, out: Output) -> Result<(), Problem> {
-    let session = Session::open(&args.client, out).await?;
+pub async fn run(args: StatusArgs, client: ClientArgs, out: Output) -> Result<(), Problem> {
+    let session = Session::open(&client, out).await?;
     let answer = session.platform(session.operator()?).get_status(GetStatusRequest {}).await?.into_inner();
     session.out.show("deltran.platform.v1.GetStatusResponse", &answer, |a| status_table(a, &session.uri));
     let problems: Vec<_> = answer.engines.iter().filter(|e| !e.ready).flat_map(|e| e.problems.clone()).collect();

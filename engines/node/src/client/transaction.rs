@@ -25,8 +25,6 @@ word_parser!(transaction_state, TransactionState);
 submit, commit, cancel and return are a bank's commands and call as the participant; show, list and watch call as operator
 unless --role bank --participant BIC is given.")]
 pub struct TransactionArgs {
-    #[command(flatten)]
-    client: ClientArgs,
     #[command(subcommand)]
     command: Command,
 }
@@ -129,11 +127,11 @@ enum Command {
 ///
 /// # Errors
 /// What the platform answers; for `submit` also refused lines or a refusal.
-pub async fn run(args: TransactionArgs, out: Output) -> Result<(), Problem> {
+pub async fn run(args: TransactionArgs, client: ClientArgs, out: Output) -> Result<(), Problem> {
     if let Command::Submit(submit_args) = &args.command {
         submit_args.check()?;
     }
-    let session = Session::open(&args.client, out).await?;
+    let session = Session::open(&client, out).await?;
     match args.command {
         Command::Submit(submit_args) => submit::run(&session, *submit_args).await,
         Command::Commit { id, participant } => {

@@ -25,8 +25,6 @@ word_parser!(window_state, WindowState);
 
 Role operator is assumed, user \"operator\".")]
 pub struct WindowArgs {
-    #[command(flatten)]
-    client: ClientArgs,
     #[command(subcommand)]
     command: Command,
 }
@@ -130,8 +128,8 @@ enum Command {
 ///
 /// # Errors
 /// What the platform answers; for `close --wait` also a window that failed or waits for funds.
-pub async fn run(args: WindowArgs, out: Output) -> Result<(), Problem> {
-    let session = Session::open(&args.client, out).await?;
+pub async fn run(args: WindowArgs, client: ClientArgs, out: Output) -> Result<(), Problem> {
+    let session = Session::open(&client, out).await?;
     let mut client = session.clearing(session.operator_or_bank(None)?);
     match args.command {
         Command::List { currency, schedule, state, rows } => {

@@ -21,7 +21,7 @@ use super::csv::{BadHeader, Lines};
 use super::lane::{Item, Lane, Progress};
 use super::line;
 use super::report::RefusedLine;
-use super::tally::{Message, Summary, Tally};
+use super::tally::{Message, Tally};
 use crate::client::Session;
 use crate::problem::Problem;
 
@@ -88,14 +88,14 @@ pub async fn submit_file(session: &Session, options: Options) -> Result<(), Prob
     watchdog.abort();
     bar.abort();
     let read = reader.await.map_err(|e| Problem::refused(format!("the reader broke off: {e}")))?;
-    let summary = tally.await.map_err(|e| Problem::refused(format!("the tally broke off: {e}")))?;
+    let mut summary = tally.await.map_err(|e| Problem::refused(format!("the tally broke off: {e}")))?;
     let named = options.file.display();
     if let Err(problem) = &read
         && summary.lines() == 0
     {
         return Err(problem.clone());
     }
-    let summary = Summary { elapsed: started.elapsed(), ..summary };
+    summary.elapsed = started.elapsed();
     let total = lines.load(Ordering::Relaxed);
     session.out.value_or(&summary.json(), || summary.text());
     read?;

@@ -118,7 +118,14 @@ pub fn decide(batch: &Batch, legs: &Legs, answer: Answer, rules: &Rules, now: Ti
             Ok(from.funding(&lines, asked_at, replayed, rules, now))
         }
         (Reserved, Answer::Posted { at }) => Ok(from.settled(at)),
-        (Pending | AwaitingFunds | Reserved, Answer::Refused { reason }) => Ok(from.hold("S5", reason)),
+        (Reserved, Answer::Refused { reason }) => {
+            // A refused posting asks for funding first; refused funding asks for the posting again, which
+            // may have been done after all.
+            let mut decision = from.hold("S5", reason);
+            decision.batch.doubted = !batch.doubted;
+            Ok(decision)
+        }
+        (Pending | AwaitingFunds, Answer::Refused { reason }) => Ok(from.hold("S5", reason)),
         (state, answer) => Err(NotDrawn { state, answer: answer.kind() }),
     }
 }
@@ -148,14 +155,13 @@ impl Step<'_> {
         }
     }
 
-    /// Keeps the state, loudly. A refused settle command makes the batch ask for funding first.
+    /// Keeps the state, loudly.
     fn hold(self, invariant: &'static str, detail: String) -> Decision {
         let batch = self.batch;
         let known = batch.alarm && batch.note == detail;
         let mut decision = self.to(self.legs.clone(), Pace::Slow, |after| {
-            if batch.state == BatchState::Reserved && !batch.doubted {
-                after.doubted = true;
-            } else if batch.loaded {
+            let settling = batch.state == BatchState::Reserved && !batch.doubted;
+            if batch.loaded && !settling {
                 after.next_earmark = batch.next_earmark.saturating_add(1);
             }
             after.alarm = true;

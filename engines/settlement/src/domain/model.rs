@@ -84,6 +84,8 @@ enum Op {
     AnswerLost,
     /// The ledger refuses without a reason that will last.
     Refused,
+    /// The ledger does it and says that it did not.
+    Misreported,
     TopUp(usize, i128),
     Advance(i64),
 }
@@ -94,6 +96,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => Just(Op::CommandLost),
         3 => Just(Op::AnswerLost),
         1 => Just(Op::Refused),
+        1 => Just(Op::Misreported),
         2 => (0usize..5, 1i128..200).prop_map(|(bank, amount)| Op::TopUp(bank, amount)),
         2 => (1i64..15).prop_map(Op::Advance),
     ]
@@ -166,8 +169,10 @@ impl World {
                 self.take(answer);
             }
             (Op::AnswerLost, Some(command)) => drop(self.ledger.answer(command, &self.set, self.now)),
-            // A command that was carried out is not refused afterwards.
-            (Op::Refused, Some(Command::Settle(_))) if self.ledger.settled.is_some() => {}
+            (Op::Misreported, Some(command)) => {
+                drop(self.ledger.answer(command, &self.set, self.now));
+                self.take(Answer::Refused { reason: "done, but said otherwise".into() });
+            }
             (Op::Refused, Some(_)) => self.take(Answer::Refused { reason: "not at present".into() }),
             (Op::TopUp(index, amount), _) => {
                 if let Some(balance) = self.ledger.balance.get_mut(&bank(*index)) {
@@ -175,7 +180,7 @@ impl World {
                 }
             }
             (Op::Advance(seconds), _) => self.now = self.now.plus_seconds(*seconds),
-            (Op::Step | Op::AnswerLost | Op::Refused | Op::CommandLost, _) => {}
+            (Op::Step | Op::AnswerLost | Op::Refused | Op::Misreported | Op::CommandLost, _) => {}
         }
         if before.is_ended() {
             assert_eq!(before, self.batch, "what ended changes no more");

@@ -263,6 +263,9 @@ fn s5_a_refused_settlement_asks_for_funding_and_keeps_its_id() {
     let refused = decide(&before, &legs, refused(), &RULES, at(1)).unwrap();
     assert_eq!((refused.batch.state, refused.breaches[0].invariant), (Reserved, "S5"));
     assert!(matches!(refused.batch.command(), Some(Command::Earmark(_))));
+    // Where the ledger refuses that too, the posting may have been done: the same command asks.
+    let again = decide(&refused.batch, &refused.legs, self::refused(), &RULES, at(2)).unwrap();
+    assert_eq!((again.batch.state, again.batch.command()), (Reserved, settle.clone()));
     let funded = decide(&refused.batch, &refused.legs, funding([100, 50], 2, false), &RULES, at(2)).unwrap();
     assert_eq!(funded.batch.command(), settle, "the ledger decides once about one command");
     assert!(funded.batch.alarm && funded.events.is_empty());

@@ -167,6 +167,18 @@ impl Ledger {
         std::mem::take(&mut self.effects)
     }
 
+    /// Forgets what no later command can touch: what was read for the batch, and empty accounts of
+    /// holds, withdrawals and windows that have ended.
+    pub fn forget_ended(&mut self, effects: &Effects) {
+        self.known = Known::default();
+        for key in effects.accounts.keys() {
+            let ended = key.purpose().is_some_and(|purpose| !self.windows.contains_key(&WindowId::new(purpose)));
+            if ended && self.balance(*key).is_zero() {
+                self.accounts.remove(key);
+            }
+        }
+    }
+
     /// An account's sides; zero where nothing was posted yet.
     pub fn sides(&self, key: AccountKey) -> Sides {
         self.accounts.get(&key).copied().unwrap_or_default()

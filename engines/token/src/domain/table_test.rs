@@ -1,1 +1,383 @@
-//! placeholder
+//! One row per refusal, in order of precedence; and the transitions of windows and second phases.
+
+use deltran_events::data::transactions::{CoverPolicy, SettlementModel, TransactionState};
+use deltran_kernel::{
+    CommandId, Currency, Minor, Money, ParticipantId, PostingGroupId, Timestamp, TransactionId, WindowId, WithdrawalId,
+};
+use uuid::Uuid;
+
+use super::command::{
+    Answer, Applied, By, Command, Gates, Instruction, Outcome, ParticipantState, Priority, ScreeningDecision,
+};
+use super::ledger::Ledger;
+use super::refusal::{Denied, Refusal, RefusalCode};
+
+pub(super) fn who(name: &str) -> ParticipantId {
+    name.parse().unwrap()
+}
+
+pub(super) fn usd() -> Currency {
+    Currency::new("USD").unwrap()
+}
+
+pub(super) fn money(units: i128) -> Money {
+    Money::new(Minor::new(units).unwrap(), usd())
+}
+
+pub(super) fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_micros(seconds * 1_000_000)
+}
+
+pub(super) fn id(n: u128) -> Uuid {
+    Uuid::from_u128(n)
+}
+
+pub(super) fn by(user: &str) -> By {
+    By { user: user.into(), trace: None }
+}
+
+pub(super) fn instruction(n: u128, payer: &str, payee: &str, units: i128) -> Instruction {
+    Instruction {
+        id: TransactionId::new(id(n)),
+        payer: who(payer),
+        payee: who(payee),
+        amount: money(units),
+        model: SettlementModel::NetMultilateral,
+        priority: Priority::Normal,
+        end_to_end_id: String::new(),
+        uetr: None,
+        purpose: String::new(),
+        reserve_for: None,
+        return_of: None,
+        body_hash: [n as u8; 32],
+    }
+}
+
+pub(super) fn approve() -> Gates {
+    Gates {
+        decision: ScreeningDecision::Approve,
+        evidence: "no_parties".into(),
+        list_versions: vec![],
+        rule_version: "1".into(),
+        risk_refusal: None,
+        risk_version: 1,
+    }
+}
+
+pub(super) fn submit_with(ledger: &mut Ledger, i: Instruction, gates: Gates, now: Timestamp) -> Outcome {
+    let command = Command::Submit { instruction: Box::new(i), gates: Ok(Box::new(gates)), by: by("bank") };
+    match ledger.execute(command, now).unwrap().into_parts().0 {
+        Answer::Outcome(outcome) => outcome,
+        other => panic!("{other:?}"),
+    }
+}
+
+pub(super) fn submit(ledger: &mut Ledger, i: Instruction) -> Outcome {
+    submit_with(ledger, i, approve(), at(10))
+}
+
+fn code(outcome: &Outcome) -> Option<RefusalCode> {
+    outcome.refusal.as_ref().map(|r| r.code)
+}
+
+fn command_id(n: u128) -> CommandId {
+    CommandId::new(id(n))
+}
+
+pub(super) fn deposit(ledger: &mut Ledger, n: u128, participant: &str, units: i128) {
+    let command = Command::Deposit {
+        id: command_id(n),
+        hash: [0; 32],
+        participant: who(participant),
+        amount: money(units),
+        reference: String::new(),
+        by: by("operator"),
+    };
+    ledger.execute(command, at(1)).unwrap();
+}
+
+pub(super) fn member(ledger: &mut Ledger, n: u128, name: &str, cap: i128) {
+    let participant = who(name);
+    for command in [
+        Command::Register { id: command_id(n), hash: [0; 32], participant, name: name.into(), by: by("operator") },
+        Command::SetState {
+            id: command_id(n + 1),
+            hash: [0; 32],
+            participant,
+            state: ParticipantState::Active,
+            reason: String::new(),
+            by: by("operator"),
+        },
+        Command::EnableCurrency { id: command_id(n + 2), hash: [0; 32], participant, currency: usd(), by: by("operator") },
+        Command::SetLimit { id: command_id(n + 3), hash: [0; 32], participant, cap: money(cap), by: by("risk") },
+    ] {
+        ledger.execute(command, at(1)).unwrap();
+    }
+}
+
+pub(super) fn window(n: u128) -> WindowId {
+    WindowId::new(id(n))
+}
+
+/// Two banks with 1,000 each and a cap of 100, and an open window.
+fn two_banks() -> Ledger {
+    let mut ledger = Ledger::default();
+    member(&mut ledger, 100, "ALFAAEXX", 100);
+    member(&mut ledger, 200, "BRAVINXX", 100);
+    deposit(&mut ledger, 300, "ALFAAEXX", 1000);
+    deposit(&mut ledger, 301, "BRAVINXX", 1000);
+    ledger.execute(Command::OpenWindow { id: window(900), currency: usd() }, at(2)).unwrap();
+    ledger
+}
+
+/// Each row breaks one rule more than the row after it: the first broken rule in order decides.
+#[test]
+fn refusals_come_in_the_documented_order() {
+    type Break = fn(&mut Ledger, &mut Instruction, &mut Gates);
+    let breaks: Vec<(RefusalCode, Break)> = vec![
+        (RefusalCode::UnknownParticipant, |_, i, _| i.payee = who("NOBOGBXX")),
+        (RefusalCode::Suspended, |l, _, _| {
+            l.participants.get_mut(&who("ALFAAEXX")).unwrap().state = ParticipantState::Suspended;
+        }),
+        (RefusalCode::CurrencyNotEnabled, |l, _, _| {
+            l.memberships.remove(&(who("ALFAAEXX"), usd()));
+        }),
+        (RefusalCode::AmountOutOfRange, |_, i, _| i.amount = money(0)),
+        (RefusalCode::PayerIsPayee, |_, i, _| i.payee = i.payer),
+        (RefusalCode::Return, |_, i, _| i.return_of = Some(TransactionId::new(id(77)))),
+        (RefusalCode::Compliance, |_, _, g| g.decision = ScreeningDecision::Decline),
+        (RefusalCode::BreakerOpen, |_, _, g| g.risk_refusal = Some(Refusal::new(RefusalCode::BreakerOpen, "open"))),
+        (RefusalCode::Cap, |l, _, _| {
+            l.memberships.get_mut(&(who("ALFAAEXX"), usd())).unwrap().terms.cap = Minor::ZERO;
+        }),
+        (RefusalCode::Cover, |l, _, _| {
+            l.accounts.insert(super::account::AccountKey::Settlement(who("ALFAAEXX"), usd()), Default::default());
+        }),
+        (RefusalCode::WindowClosed, |l, _, _| l.open.clear()),
+    ];
+    for first in 0..breaks.len() {
+        let (mut ledger, mut i, mut gates) = (two_banks(), instruction(1, "ALFAAEXX", "BRAVINXX", 60), approve());
+        // Payer = payee would repair an unknown payee; the rows below the first are applied in reverse.
+        for (_, apply) in breaks[first..].iter().rev() {
+            apply(&mut ledger, &mut i, &mut gates);
+        }
+        let outcome = submit_with(&mut ledger, i, gates, at(10));
+        assert_eq!(outcome.state, TransactionState::Rejected, "row {first}");
+        assert_eq!(code(&outcome), Some(breaks[first].0), "row {first}: {:?}", outcome.refusal);
+    }
+    let outcome = submit(&mut two_banks(), instruction(1, "ALFAAEXX", "BRAVINXX", 60));
+    assert_eq!((outcome.state, outcome.window), (TransactionState::Committed, Some((window(900), 1))));
+}
+
+#[test]
+fn gross_needs_tokens_that_stand_behind_nothing() {
+    let mut ledger = two_banks();
+    let gross = |n, units| Instruction { model: SettlementModel::Gross, ..instruction(n, "ALFAAEXX", "BRAVINXX", units) };
+    assert_eq!(code(&submit(&mut ledger, gross(1, 1001))), Some(RefusalCode::Liquidity));
+    assert_eq!(submit(&mut ledger, instruction(2, "ALFAAEXX", "BRAVINXX", 100)).state, TransactionState::Committed);
+    let refused = submit(&mut ledger, gross(3, 901));
+    assert_eq!(code(&refused), Some(RefusalCode::Cover));
+    assert_eq!(refused.refusal.unwrap().details["headroom"], "9.00");
+    assert_eq!(submit(&mut ledger, gross(4, 900)).state, TransactionState::Committed);
+    let withdrawal = |n, units| Command::RequestWithdrawal {
+        id: WithdrawalId::new(id(n)),
+        hash: [0; 32],
+        participant: who("ALFAAEXX"),
+        amount: money(units),
+        reference: String::new(),
+        by: by("ALFAAEXX"),
+    };
+    assert!(matches!(
+        ledger.execute(withdrawal(50, 1), at(11)),
+        Err(Denied::Refused(r)) if r.code == RefusalCode::Cover
+    ));
+}
+
+/// A batch of [60, 60, 60] against a cap of 100 accepts exactly one.
+#[test]
+fn a_batch_cannot_exceed_the_cap() {
+    let mut ledger = two_banks();
+    let states: Vec<_> =
+        (1..=3).map(|n| submit(&mut ledger, instruction(n, "ALFAAEXX", "BRAVINXX", 60))).map(|o| code(&o)).collect();
+    assert_eq!(states, [None, Some(RefusalCode::Cap), Some(RefusalCode::Cap)]);
+}
+
+#[test]
+fn lowering_the_cap_blocks_new_debits_only() {
+    let mut ledger = two_banks();
+    submit(&mut ledger, instruction(1, "ALFAAEXX", "BRAVINXX", 80));
+    let lower =
+        Command::SetLimit { id: command_id(60), hash: [0; 32], participant: who("ALFAAEXX"), cap: money(10), by: by("r") };
+    ledger.execute(lower, at(11)).unwrap();
+    assert_eq!(code(&submit(&mut ledger, instruction(2, "ALFAAEXX", "BRAVINXX", 1))), Some(RefusalCode::Cap));
+    assert_eq!(submit(&mut ledger, instruction(3, "BRAVINXX", "ALFAAEXX", 100)).state, TransactionState::Committed);
+    // 20 to the good: paying them away makes no debit, one more does, and the cap of 10 takes it.
+    assert_eq!(submit(&mut ledger, instruction(4, "ALFAAEXX", "BRAVINXX", 30)).state, TransactionState::Committed);
+    assert_eq!(code(&submit(&mut ledger, instruction(5, "ALFAAEXX", "BRAVINXX", 1))), Some(RefusalCode::Cap));
+}
+
+#[test]
+fn the_same_id_has_one_outcome() {
+    let mut ledger = two_banks();
+    let first = submit(&mut ledger, instruction(1, "ALFAAEXX", "BRAVINXX", 60));
+    ledger.participants.get_mut(&who("ALFAAEXX")).unwrap().state = ParticipantState::Suspended;
+    let again = |i: Instruction, l: &mut Ledger| {
+        l.execute(Command::Submit { instruction: Box::new(i), gates: Err("gates are away".into()), by: by("bank") }, at(20))
+    };
+    let replay = again(instruction(1, "ALFAAEXX", "BRAVINXX", 60), &mut ledger);
+    assert_eq!(replay, Ok(Applied::AlreadyApplied(Answer::Outcome(first))));
+    let other = Instruction { body_hash: [9; 32], ..instruction(1, "ALFAAEXX", "BRAVINXX", 61) };
+    let conflict = again(other, &mut ledger).unwrap_err();
+    assert!(matches!(&conflict, Denied::Conflict { .. }) && !conflict.to_string().contains("60"), "{conflict}");
+    let unknown = again(instruction(2, "ALFAAEXX", "BRAVINXX", 1), &mut ledger);
+    assert!(matches!(unknown, Err(Denied::Undecided(_))));
+    // Decided nothing: the same id may still be submitted.
+    ledger.participants.get_mut(&who("ALFAAEXX")).unwrap().state = ParticipantState::Active;
+    assert_eq!(submit(&mut ledger, instruction(2, "ALFAAEXX", "BRAVINXX", 1)).state, TransactionState::Committed);
+}
+
+#[test]
+fn a_reservation_made_before_a_seal_lands_in_the_later_window() {
+    let mut ledger = two_banks();
+    let two_phase = Instruction { reserve_for: Some(60_000_000), ..instruction(1, "ALFAAEXX", "BRAVINXX", 70) };
+    assert_eq!(submit(&mut ledger, two_phase).state, TransactionState::Reserved);
+    // The hold counts against the cap.
+    assert_eq!(code(&submit(&mut ledger, instruction(2, "ALFAAEXX", "BRAVINXX", 31))), Some(RefusalCode::Cap));
+    let seal = Command::SealWindow { id: window(900), next: Some(window(901)), by: by("clearing") };
+    let Answer::Sealed(totals) = ledger.execute(seal.clone(), at(12)).unwrap().into_parts().0 else { panic!() };
+    assert_eq!((totals.count, totals.gross), (0, Minor::ZERO));
+    let commit = |l: &mut Ledger, t| {
+        l.execute(Command::Commit { id: TransactionId::new(id(1)), payer: who("ALFAAEXX"), by: by("bank") }, t)
+    };
+    assert_eq!(commit(&mut ledger, at(13)), Ok(Applied::Executed(Answer::Transaction(TransactionState::Committed))));
+    assert_eq!(commit(&mut ledger, at(14)), Ok(Applied::AlreadyApplied(Answer::Transaction(TransactionState::Committed))));
+    assert_eq!(ledger.known.transactions[&TransactionId::new(id(1))].window, Some((window(901), 1)));
+    assert!(matches!(ledger.execute(seal, at(15)), Ok(Applied::AlreadyApplied(Answer::Sealed(_)))));
+}
+
+#[test]
+fn a_reservation_that_ran_out_cannot_be_committed() {
+    let mut ledger = two_banks();
+    let gross = Instruction {
+        model: SettlementModel::Gross,
+        reserve_for: Some(5_000_000),
+        ..instruction(1, "ALFAAEXX", "BRAVINXX", 400)
+    };
+    submit(&mut ledger, gross);
+    assert_eq!(ledger.settlement(who("ALFAAEXX"), usd()).units(), 600);
+    let commit = Command::Commit { id: TransactionId::new(id(1)), payer: who("ALFAAEXX"), by: by("bank") };
+    let late = ledger.execute(commit, at(16));
+    assert!(matches!(late, Err(Denied::WrongState { state, .. }) if state == "EXPIRED"));
+    assert_eq!(ledger.settlement(who("ALFAAEXX"), usd()).units(), 1000);
+}
+
+#[test]
+fn held_reserves_nothing_and_is_checked_again() {
+    let mut ledger = two_banks();
+    let gates = || Gates { decision: ScreeningDecision::BlockAndReview, ..approve() };
+    for n in [1, 2] {
+        let held = submit_with(&mut ledger, instruction(n, "ALFAAEXX", "BRAVINXX", 60), gates(), at(10));
+        assert_eq!(held.state, TransactionState::Held);
+    }
+    let release = |l: &mut Ledger, n, release| {
+        let command = Command::Release {
+            id: TransactionId::new(id(n)),
+            release,
+            reason: "reviewed".into(),
+            by: by("compliance-engine"),
+        };
+        l.execute(command, at(20)).map(|a| a.into_parts())
+    };
+    assert_eq!(release(&mut ledger, 1, true), Ok((Answer::Transaction(TransactionState::Committed), false)));
+    assert_eq!(release(&mut ledger, 1, true), Ok((Answer::Transaction(TransactionState::Committed), true)));
+    // The cap is used up: release ends in a refusal, for ever.
+    assert_eq!(release(&mut ledger, 2, true), Ok((Answer::Transaction(TransactionState::Rejected), false)));
+    let record = &ledger.known.transactions[&TransactionId::new(id(2))];
+    assert_eq!(record.refusal.as_ref().map(|r| r.code), Some(RefusalCode::Cap));
+    assert_eq!(record.outcome().state, TransactionState::Held, "the submission's answer stays what it was");
+}
+
+#[test]
+fn a_return_gives_back_no_more_than_was_paid() {
+    let mut ledger = two_banks();
+    submit(&mut ledger, instruction(1, "ALFAAEXX", "BRAVINXX", 60));
+    let back = |n, units| Instruction {
+        return_of: Some(TransactionId::new(id(1))),
+        ..instruction(n, "BRAVINXX", "ALFAAEXX", units)
+    };
+    assert_eq!(submit(&mut ledger, back(2, 40)).state, TransactionState::Committed);
+    let refused = submit(&mut ledger, back(3, 21));
+    assert_eq!(refused.refusal.as_ref().map(|r| (r.code, r.details["remaining"].as_str())), Some((RefusalCode::Return, "0.20")));
+    assert_eq!(submit(&mut ledger, back(4, 20)).state, TransactionState::Committed);
+    assert_eq!(ledger.known.transactions[&TransactionId::new(id(1))].state, TransactionState::Committed);
+}
+
+/// A debtor on collateral that is short at settlement, tops up, and settles.
+#[test]
+fn settlement_is_all_or_nothing() {
+    let mut ledger = two_banks();
+    let collateral = |user: &str| Command::SetCollateral {
+        id: command_id(70),
+        hash: [0; 32],
+        participant: who("ALFAAEXX"),
+        policy: CoverPolicy::Collateral,
+        amount: money(500),
+        by: by(user),
+    };
+    let proposed = Answer::Collateral { proposed_by: "ada".into(), approved_by: None };
+    assert_eq!(ledger.execute(collateral("ada"), at(3)), Ok(Applied::Executed(proposed.clone())));
+    assert_eq!(ledger.execute(collateral("ada"), at(3)), Ok(Applied::AlreadyApplied(proposed)), "four eyes");
+    let applied = Answer::Collateral { proposed_by: "ada".into(), approved_by: Some("bob".into()) };
+    assert_eq!(ledger.execute(collateral("bob"), at(3)), Ok(Applied::Executed(applied)));
+    let spend = Instruction { model: SettlementModel::Gross, ..instruction(1, "ALFAAEXX", "BRAVINXX", 950) };
+    assert_eq!(submit(&mut ledger, spend).state, TransactionState::Committed);
+    assert_eq!(submit(&mut ledger, instruction(2, "ALFAAEXX", "BRAVINXX", 100)).state, TransactionState::Committed);
+    ledger.execute(Command::SealWindow { id: window(900), next: None, by: by("clearing") }, at(11)).unwrap();
+
+    let settle = |l: &mut Ledger, n, legs: [i128; 2]| {
+        let command = Command::Settle {
+            group: PostingGroupId::new(id(n)),
+            hash: [0; 32],
+            windows: vec![window(900)],
+            legs: vec![(who("ALFAAEXX"), money(legs[0])), (who("BRAVINXX"), money(legs[1]))],
+        };
+        l.execute(command, at(12))
+    };
+    let before = ledger.posting_seq;
+    assert!(matches!(settle(&mut ledger, 500, [-90, 90]), Err(Denied::WrongState { .. })), "legs must be its positions");
+    assert!(matches!(settle(&mut ledger, 501, [-100, 100]), Err(Denied::Refused(r)) if r.code == RefusalCode::Liquidity));
+    assert_eq!(ledger.posting_seq, before, "nothing was posted");
+
+    deposit(&mut ledger, 302, "ALFAAEXX", 60);
+    // What came in covers the debt first: only the rest may be spent.
+    let spend = |n, units| Instruction { model: SettlementModel::Gross, ..instruction(n, "ALFAAEXX", "BRAVINXX", units) };
+    let earmark = Command::Earmark { group: PostingGroupId::new(id(502)), hash: [0; 32], windows: vec![window(900)] };
+    let Answer::Funding { debtors, .. } = ledger.execute(earmark, at(13)).unwrap().into_parts().0 else { panic!() };
+    assert_eq!((debtors[0].required.units(), debtors[0].reserved.units()), (100, 100));
+    assert_eq!(code(&submit(&mut ledger, spend(3, 11))), Some(RefusalCode::Liquidity));
+    assert!(settle(&mut ledger, 503, [-100, 100]).is_ok());
+    assert!(matches!(settle(&mut ledger, 504, [-100, 100]), Err(Denied::WrongState { state, .. }) if state == "SETTLED"));
+    assert_eq!(ledger.settlement(who("ALFAAEXX"), usd()).units(), 10);
+    assert_eq!(ledger.settlement(who("BRAVINXX"), usd()).units(), 2050);
+    assert_eq!(ledger.cap_headroom(who("ALFAAEXX"), usd()).unwrap(), money(100));
+}
+
+#[test]
+fn one_window_of_a_currency_is_open() {
+    let mut ledger = two_banks();
+    let open = |l: &mut Ledger, n| l.execute(Command::OpenWindow { id: window(n), currency: usd() }, at(5));
+    assert!(matches!(open(&mut ledger, 900), Ok(Applied::AlreadyApplied(Answer::Opened { .. }))));
+    assert!(matches!(open(&mut ledger, 901), Err(Denied::WrongState { message, .. }) if message.contains("900")
+        || message.contains(&window(900).to_string())));
+    ledger.execute(Command::SealWindow { id: window(900), next: None, by: by("c") }, at(6)).unwrap();
+    assert!(matches!(open(&mut ledger, 900), Err(Denied::WrongState { state, .. }) if state == "SEALED"));
+    assert!(open(&mut ledger, 901).is_ok());
+}
+
+#[test]
+fn time_never_stands_still_or_goes_back() {
+    let mut ledger = Ledger::default();
+    assert_eq!(ledger.tick(at(5)), at(5));
+    assert_eq!(ledger.tick(at(5)), at(5).plus_micros(1));
+    assert_eq!(ledger.tick(at(4)), at(5).plus_micros(2));
+}

@@ -1,0 +1,467 @@
+//! The ledger on a real Postgres: what is appended, that it stays, and that tampering is found.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use deltran_audit::consume::Sequencer;
+use deltran_audit::domain::sequence::AUDIT;
+use deltran_audit::domain::{LeafHash, leaf_hash, wrapper};
+use deltran_audit::store::{Filter, Follower, Ledger, Letters, NewLetter, ensure_partitions};
+use deltran_audit::verify::Verifier;
+use deltran_audit::{MIGRATOR, NAME};
+use deltran_events::data::audit::AccessGranted;
+use deltran_events::{Context, Envelope, Event, Stamp};
+use deltran_kernel::{Clock, EventId, IdSource, ManualClock, SeededIds, SystemIds, Timestamp};
+use deltran_messaging::{ApplyError, Broker, Delivery, Handler, SHARED_TABLES, producer_of};
+use deltran_runtime::config::Config;
+use deltran_runtime::db::{DbOptions, migrate};
+use deltran_runtime::health::Health;
+use deltran_runtime::metrics::Metrics;
+use deltran_runtime::peers::Peers;
+use deltran_runtime::{Db, DbError, EngineContext};
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use tokio::sync::{Notify, mpsc};
+
+const NOON: i64 = 1_762_430_400_000_000;
+const DAY: i64 = 86_400_000_000;
+const SUBJECT: &str = "events.audit.access.granted";
+
+/// A database of its own, the engine's way into it, and a superuser's.
+struct Place {
+    context: EngineContext,
+    clock: Arc<ManualClock>,
+    root: PgConnection,
+    read: AtomicU64,
+}
+
+impl Place {
+    async fn new() -> Self {
+        let server = std::env::var("DELTRAN_TEST_DATABASE_URL").expect(
+            "DELTRAN_TEST_DATABASE_URL is not set: it names a superuser's way to a private Postgres; `make test` provides one",
+        );
+        let at = Timestamp::from_micros(NOON);
+        let name = format!("t_{}", SystemIds::new().next_id(at).simple());
+        let (base, query) = server.split_once('?').map_or((server.as_str(), ""), |(base, query)| (base, query));
+        let scheme = base.find("://").map_or(0, |n| n + 3);
+        let host = base[scheme..].find('/').map_or(base, |n| &base[..scheme + n]);
+        let url = format!("{host}/{name}{}{query}", if query.is_empty() { "" } else { "?" });
+        let mut admin = PgConnection::connect(&server).await.unwrap();
+        sqlx::raw_sql(AssertSqlSafe(format!("CREATE DATABASE {name}"))).execute(&mut admin).await.unwrap();
+        migrate(NAME, &url, &SHARED_TABLES, &MIGRATOR).await.unwrap();
+        let metrics = Metrics::new().unwrap();
+        let options = DbOptions { url: url.clone(), max_connections: 4, acquire_timeout: Duration::from_secs(5) };
+        let clock = Arc::new(ManualClock::at(at));
+        let context = EngineContext {
+            engine: NAME,
+            config: Arc::new(Config::default()),
+            db: Db::open(NAME, &options, metrics.clone()).unwrap(),
+            clock: clock.clone(),
+            ids: Arc::new(SeededIds::new(1)),
+            peers: Peers::new(vec![NAME], &BTreeMap::new()).unwrap(),
+            metrics,
+            health: Health::default(),
+            holder: "test".into(),
+            closing: Default::default(),
+        };
+        let mut root = PgConnection::connect(&url).await.unwrap();
+        sqlx::raw_sql("SET search_path = audit").execute(&mut root).await.unwrap();
+        Self { context, clock, root, read: AtomicU64::new(0) }
+    }
+
+    fn sequencer(&self, followers: Vec<Arc<dyn Follower>>) -> Sequencer {
+        Sequencer::new(&self.context, followers, Arc::new(Notify::new()))
+    }
+
+    fn ledger(&self) -> Ledger {
+        Ledger::new(self.context.db.clone())
+    }
+
+    /// A message as the consumer would hand it over, at the next place of AUDIT.
+    fn message(&self, subject: &str, payload: impl Into<Bytes>, duplicate: bool) -> Delivery {
+        let payload = payload.into();
+        let envelope = Envelope::decode(subject, &payload);
+        let producer = producer_of(subject, &payload, envelope.as_ref().ok().map(|(e, _)| e));
+        let sequence = self.read.fetch_add(1, Ordering::Relaxed) + 1;
+        Delivery {
+            subject: subject.to_owned(),
+            stream: AUDIT.to_owned(),
+            stream_sequence: sequence,
+            origin: ("RISK".to_owned(), sequence + 100),
+            attempt: 1,
+            payload,
+            envelope,
+            producer,
+            headers: BTreeMap::new(),
+            duplicate,
+        }
+    }
+
+    fn event(&self, seq: u64, query: &str) -> Delivery {
+        self.message(SUBJECT, line(seq, query), false)
+    }
+
+    async fn apply(&self, sequencer: &Sequencer, batch: &[Delivery]) -> Result<(), ApplyError> {
+        let mut tx = self.context.db.begin().await?;
+        sequencer.apply(&mut tx, batch).await?;
+        // As the consumer does in the same transaction.
+        for delivery in batch {
+            if let Some((producer, seq)) = &delivery.producer {
+                sqlx::query(
+                    "INSERT INTO received VALUES ('audit-engine-consumer', $1, ARRAY[1, $2])
+                     ON CONFLICT (consumer, producer) DO UPDATE SET ranges = ARRAY[1, GREATEST(received.ranges[2], $2)]",
+                )
+                .bind(producer)
+                .bind(*seq as i64)
+                .execute(&mut *tx)
+                .await?;
+            }
+        }
+        tx.commit().await?;
+        sequencer.committed();
+        Ok(())
+    }
+
+    async fn verify(&self) -> deltran_api::audit::v1::VerifyReport {
+        let broker = Broker::connect("nats://127.0.0.1:1", "test").await.unwrap();
+        let verifier = Verifier::new(self.context.clone(), broker, Arc::new(Notify::new()));
+        let (sender, _receiver) = mpsc::channel(1000);
+        verifier.run(true, &sender).await.unwrap()
+    }
+
+    /// The result of a statement by the engine's role, in words.
+    async fn by_engine(&self, statement: &'static str) -> Result<(), String> {
+        let mut tx = self.context.db.begin().await.unwrap();
+        sqlx::raw_sql(statement).execute(&mut *tx).await.map(|_| ()).map_err(|e| e.to_string())
+    }
+
+    async fn by_root(&mut self, statement: &'static str) -> Result<(), String> {
+        sqlx::raw_sql(statement).execute(&mut self.root).await.map(|_| ()).map_err(|e| e.to_string())
+    }
+}
+
+fn line(seq: u64, query: &str) -> Vec<u8> {
+    let at = Timestamp::from_micros(NOON);
+    let event_id = EventId::new(SeededIds::new(seq).next_id(at));
+    let stamp = Stamp { event_id, at, producer: "audit-engine/1", producer_seq: seq };
+    let event = Event::from(AccessGranted { user: "ada".into(), role: "auditor".into(), query: query.into() });
+    let context = Context { correlation_id: Some("c1".into()), ..Context::default() };
+    deltran_events::encode(&event, &context, &stamp).unwrap().to_vec()
+}
+
+#[tokio::test]
+async fn every_message_is_one_leaf_of_exact_bytes() {
+    let place = Place::new().await;
+    let sequencer = place.sequencer(Vec::new());
+    let outside = "events.reporting.x.y";
+    let odd = br#"{"event_id":"0190c3d5-0000-7000-8000-000000000001","metadata":{"correlation_id":"a\u0000b"}}"#;
+    let first = [
+        place.event(1, "a"),
+        place.event(2, "b"),
+        place.message(outside, &b"junk"[..], false),
+        place.message(outside, &b"two\nlines"[..], false),
+        place.message(outside, vec![0xff; 70_000], false),
+        place.message(outside, &odd[..], false),
+        place.message(&format!("events.reporting.{}", "s".repeat(3000)), &b""[..], false),
+    ];
+    place.apply(&sequencer, &first).await.unwrap();
+    // All again, as after a lost acknowledgement, with a few that contradict and one that is new.
+    let mut second: Vec<Delivery> = first.to_vec();
+    second.iter_mut().for_each(|d| d.duplicate = d.producer.is_some());
+    second.push(place.message(SUBJECT, line(2, "forged"), true));
+    second.push(place.message(SUBJECT, line(2, "forged"), true));
+    second.push(place.message(outside, &br#"{"event_id":"0190c3d5-0000-7000-8000-000000000001"}"#[..], false));
+    second.push(place.event(3, "c"));
+    place.apply(&sequencer, &second).await.unwrap();
+    second.iter_mut().for_each(|d| d.duplicate = d.producer.is_some());
+    place.apply(&sequencer, &second).await.unwrap();
+
+    let ledger = place.ledger();
+    let leaves = ledger.window(0, 100).await.unwrap();
+    assert_eq!(leaves.iter().map(|l| l.leaf_index).collect::<Vec<_>>(), (0..10).collect::<Vec<_>>());
+    for (leaf, delivery) in leaves.iter().zip(&first) {
+        let expected = match &leaf.raw {
+            None => delivery.payload.to_vec(),
+            Some(raw) => {
+                assert_eq!(*raw, delivery.payload);
+                wrapper::wrap(&leaf.subject, raw)
+            }
+        };
+        assert_eq!(leaf.envelope, expected);
+        assert_eq!(leaf.leaf_hash, leaf_hash(&leaf.envelope));
+    }
+    assert_eq!(leaves.iter().map(|l| l.valid).collect::<Vec<_>>(), [true, true, false, false, false, false, false, false, false, true]);
+    assert!(leaves[7].columns.invalid_reason.as_ref().unwrap().starts_with("conflict: audit-engine/1 2"));
+    assert!(leaves[8].columns.invalid_reason.as_ref().unwrap().starts_with("conflict: event 0190c3d5"));
+    assert_eq!((leaves[0].source_stream.as_str(), leaves[0].source_sequence), ("AUDIT", 1));
+    assert_eq!((leaves[2].source_stream.as_str(), leaves[2].source_sequence), ("RISK", 103));
+    assert_eq!(leaves[0].columns.occurred_at, Some(Timestamp::from_micros(NOON)));
+    assert_eq!(leaves[0].recorded_at, Timestamp::from_micros(NOON));
+
+    assert_eq!(ledger.confirmed_through("audit-engine/1").await.unwrap(), 3);
+    let range = ledger.range("audit-engine/1", 1, 3, 10).await.unwrap();
+    let expected: Vec<_> = [(1, "a"), (2, "b"), (3, "c")].map(|(n, q)| (n, SUBJECT.to_owned(), line(n, q))).into();
+    assert_eq!(range, expected);
+    assert_eq!(ledger.size().await.unwrap(), (10, 7));
+    assert_eq!(place.context.metrics.audit_leaves.with_label_values(&["invalid"]).get(), 7);
+    assert_eq!(place.context.metrics.alerts.with_label_values(&["audit_conflict"]).get(), 1);
+    let report = place.verify().await;
+    assert!(report.ok, "{:?}", report.checks);
+    assert_eq!((report.leaves, report.invalid_events), (10, 7));
+}
+
+#[tokio::test]
+async fn lists_are_filtered_and_paged() {
+    let place = Place::new().await;
+    let sequencer = place.sequencer(Vec::new());
+    let batch: Vec<_> = (1..=5).map(|n| place.event(n, "q")).collect();
+    place.apply(&sequencer, &batch).await.unwrap();
+    place.clock.advance_micros(2 * DAY);
+    let mut late = vec![place.event(6, "q"), place.message("events.risk.a.b", &b"junk"[..], false)];
+    late.push(place.message("events.risk.a.b", &b"more"[..], false));
+    place.apply(&sequencer, &late).await.unwrap();
+    let ledger = place.ledger();
+    let count = async |filter: Filter| ledger.list(&filter, None, 100).await.unwrap().len();
+    assert_eq!(count(Filter::default()).await, 8);
+    assert_eq!(count(Filter { domain: Some("risk".into()), ..Filter::default() }).await, 2);
+    assert_eq!(count(Filter { event_type: Some("access.granted".into()), ..Filter::default() }).await, 6);
+    assert_eq!(count(Filter { correlation_id: Some("c1".into()), ..Filter::default() }).await, 6);
+    assert_eq!(count(Filter { participant: Some("ALFAAEXX".into()), ..Filter::default() }).await, 0);
+    let tomorrow = Some(Timestamp::from_micros(NOON + DAY));
+    assert_eq!(count(Filter { from: tomorrow, ..Filter::default() }).await, 3);
+    assert_eq!(count(Filter { to: tomorrow, ..Filter::default() }).await, 5);
+    let page = ledger.list(&Filter::default(), Some(5), 2).await.unwrap();
+    assert_eq!(page.iter().map(|l| l.leaf_index).collect::<Vec<_>>(), [6, 7]);
+    let leaf = ledger.at(3).await.unwrap().unwrap();
+    assert_eq!(ledger.by_event(leaf.columns.event_id.unwrap()).await.unwrap().unwrap().leaf_index, 3);
+    assert!(ledger.at(8).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn nobody_changes_what_stands() {
+    let mut place = Place::new().await;
+    let sequencer = place.sequencer(Vec::new());
+    let batch = [place.event(1, "a"), place.message("events.risk.a.b", &b"a\nb"[..], false)];
+    place.apply(&sequencer, &batch).await.unwrap();
+    for statement in [
+        "UPDATE leaf SET domain = 'x'",
+        "DELETE FROM leaf",
+        "TRUNCATE leaf",
+        "UPDATE leaf_raw SET raw = ''",
+        "DELETE FROM leaf_raw",
+        "TRUNCATE leaf_raw",
+        "DELETE FROM unnumbered",
+        "UPDATE unnumbered SET wrapped = false",
+        "TRUNCATE unnumbered",
+        "DELETE FROM log_head",
+        "TRUNCATE log_head",
+        "UPDATE leaf_20251106 SET domain = 'x'",
+        "DELETE FROM leaf_20251106",
+        "TRUNCATE leaf_20251106",
+        "DELETE FROM leaf_raw_20251106",
+        "TRUNCATE leaf_raw_20251106",
+        "UPDATE log_head SET size = 0",
+    ] {
+        let refused = place.by_engine(statement).await.unwrap_err();
+        let denied = refused.contains("permission denied") || refused.contains("only grows");
+        assert!(denied, "{statement} by the engine: {refused}");
+        let refused = place.by_root(statement).await.unwrap_err();
+        assert!(refused.contains("append-only") || refused.contains("only grows"), "{statement} by a superuser: {refused}");
+    }
+    for statement in [
+        "INSERT INTO leaf_20251106 SELECT * FROM leaf",
+        "DROP TABLE leaf",
+        "ALTER TABLE leaf DISABLE TRIGGER ALL",
+        "ALTER TABLE leaf DETACH PARTITION leaf_20251106",
+        "CREATE TABLE audit.x (a int)",
+    ] {
+        let refused = place.by_engine(statement).await.unwrap_err();
+        assert!(refused.contains("permission denied") || refused.contains("must be owner"), "{statement}: {refused}");
+    }
+    assert!(place.verify().await.ok);
+}
+
+#[tokio::test]
+async fn days_are_ranges_of_leaves_whatever_the_clock_does() {
+    let mut place = Place::new().await;
+    let sequencer = place.sequencer(Vec::new());
+    let mut seq = 0;
+    for advance in [0, 3600_000_000, -2 * 3600_000_000, DAY, -DAY, 20 * DAY, -5 * DAY] {
+        place.clock.advance_micros(advance);
+        seq += 1;
+        place.apply(&sequencer, &[place.event(seq, "x")]).await.unwrap();
+    }
+    let leaves = place.ledger().window(0, 100).await.unwrap();
+    assert!(leaves.windows(2).all(|pair| pair[0].recorded_at <= pair[1].recorded_at));
+    let last = leaves.last().unwrap().recorded_at;
+    assert_eq!(last.micros(), NOON - 3600_000_000 + 20 * DAY, "it does not go back");
+    assert!(place.verify().await.ok);
+
+    let mut tx = place.context.db.begin().await.unwrap();
+    assert_eq!(ensure_partitions(&mut tx, place.clock.now(), 8).await.unwrap(), 10, "five days of two tables were missing");
+    assert_eq!(ensure_partitions(&mut tx, place.clock.now(), 8).await.unwrap(), 0, "they are there already");
+    tx.commit().await.unwrap();
+    let default: i64 = sqlx::query_scalar("SELECT count(*) FROM pg_partitioned_table WHERE partdefid <> 0")
+        .fetch_one(&mut place.root)
+        .await
+        .unwrap();
+    assert_eq!(default, 0, "no default partition");
+    assert!(place.by_engine("SELECT ensure_partitions('2025-11-06', 63)").await.is_err());
+}
+
+/// Stands where the tiles will: writes in the same transaction, or fails.
+struct Recorder {
+    seen: Mutex<Vec<(u64, usize)>>,
+    fails: bool,
+}
+
+#[async_trait]
+impl Follower for Recorder {
+    async fn appended(&self, tx: &mut PgConnection, first: u64, hashes: &[LeafHash]) -> Result<(), DbError> {
+        if self.fails {
+            return Err(DbError::Other("a tile could not be written".into()));
+        }
+        let visible: i64 = sqlx::query_scalar("SELECT count(*) FROM leaf WHERE leaf_index >= $1 AND leaf_hash = ANY($2)")
+            .bind(first as i64)
+            .bind(hashes.iter().map(<[u8; 32]>::as_slice).collect::<Vec<_>>())
+            .fetch_one(tx)
+            .await?;
+        assert_eq!(visible as usize, hashes.len(), "the leaves are written before");
+        self.seen.lock().unwrap().push((first, hashes.len()));
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn what_follows_leaves_stands_or_falls_with_them() {
+    let place = Place::new().await;
+    let recorder = |fails| Arc::new(Recorder { seen: Mutex::default(), fails });
+    let (good, bad) = (recorder(false), recorder(true));
+    let sequencer = place.sequencer(vec![good.clone()]);
+    let first = [place.event(1, "a"), place.event(2, "b")];
+    place.apply(&sequencer, &first).await.unwrap();
+    let again: Vec<Delivery> = first.iter().cloned().map(|d| Delivery { duplicate: true, ..d }).collect();
+    place.apply(&sequencer, &again).await.unwrap();
+    place.apply(&sequencer, &[place.event(3, "c")]).await.unwrap();
+    assert_eq!(*good.seen.lock().unwrap(), [(0, 2), (2, 1)]);
+    let failing = place.sequencer(vec![good, bad]);
+    assert!(place.apply(&failing, &[place.event(4, "d")]).await.is_err());
+    assert_eq!(place.ledger().size().await.unwrap(), (3, 0));
+    assert!(place.verify().await.ok);
+}
+
+#[tokio::test]
+async fn two_sequencers_cannot_fork_the_log() {
+    let place = Arc::new(Place::new().await);
+    let mut tasks = tokio::task::JoinSet::new();
+    for task in 0..4u64 {
+        let place = place.clone();
+        tasks.spawn(async move {
+            let sequencer = place.sequencer(Vec::new());
+            for n in 0..10 {
+                let junk = |k: u64| place.message("events.risk.a.b", format!("{task} {n} {k}"), false);
+                place.apply(&sequencer, &[junk(1), junk(2), junk(3)]).await.unwrap();
+            }
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.unwrap();
+    }
+    assert_eq!(place.ledger().size().await.unwrap(), (120, 120));
+    let report = place.verify().await;
+    assert!(report.ok, "{:?}", report.checks);
+}
+
+#[tokio::test]
+async fn tampering_by_a_superuser_is_found_and_named() {
+    let cases = [
+        ("UPDATE leaf SET envelope = set_byte(envelope, 30, 64) WHERE leaf_index = 2", "leaf 2:"),
+        ("DELETE FROM leaf WHERE leaf_index = 3", "leaf 3: is missing"),
+        ("DELETE FROM leaf WHERE leaf_index >= 4", "leaf 4: is missing"),
+        ("UPDATE leaf SET valid = true, invalid_reason = NULL WHERE leaf_index = 4", "leaf 4:"),
+        ("UPDATE leaf SET correlation_id = 'other' WHERE leaf_index = 1", "leaf 1: column correlation_id"),
+        ("UPDATE leaf SET leaf_index = leaf_index + 1 WHERE leaf_index = 5", "leaf 5: is missing"),
+        ("UPDATE leaf_raw SET raw = 'c'", "leaf 5: its wrapper"),
+        ("DELETE FROM leaf_raw", "leaf 5: the bytes"),
+        ("UPDATE received SET ranges = ARRAY[1, 9]", "head"),
+        ("UPDATE log_head SET size = 7", "leaf 6: is missing"),
+        ("INSERT INTO leaf SELECT 9, leaf_hash, envelope, wrapped, event_id, subject, domain, event_type, occurred_at, source, participant_id,
+          correlation_id, producer, producer_seq, source_stream, source_sequence, recorded_at, valid, invalid_reason FROM leaf WHERE leaf_index = 1", "head"),
+    ];
+    for (tamper, named) in cases {
+        let mut place = Place::new().await;
+        let sequencer = place.sequencer(Vec::new());
+        let mut batch: Vec<Delivery> = (1..=4).map(|n| place.event(n, "q")).collect();
+        batch.push(place.message("events.risk.a.b", &b"junk"[..], false));
+        batch.push(place.message("events.risk.a.b", &b"a\nb"[..], false));
+        place.apply(&sequencer, &batch).await.unwrap();
+        place.by_root("SET session_replication_role = replica").await.unwrap();
+        place.by_root(tamper).await.unwrap();
+        let report = place.verify().await;
+        let failed: Vec<String> = report.checks.iter().filter(|c| !c.ok).map(|c| format!("{}: {}", c.check, c.detail)).collect();
+        assert!(!report.ok && failed.iter().any(|f| f.contains(named)), "{tamper}: {failed:?}");
+    }
+}
+
+#[tokio::test]
+async fn dead_letters_are_recorded_once() {
+    use deltran_audit::domain::advisory::GaveUp;
+    use deltran_audit::domain::letter::{LetterState, Origin};
+    let place = Place::new().await;
+    let letter = |id: u64, byte: u8| NewLetter {
+        id,
+        origin: Origin::read("dlq.RISK.c", &BTreeMap::from([("Deltran-Sequence".to_owned(), id.to_string())])),
+        payload: vec![byte],
+        digest: [byte; 32],
+    };
+    let at = place.clock.now();
+    let mut tx = place.context.db.begin().await.unwrap();
+    assert_eq!(Letters::record(&mut tx, &[letter(1, 1), letter(2, 2)], at).await.unwrap(), [1, 2]);
+    assert_eq!(Letters::record(&mut tx, &[letter(2, 2), letter(3, 3)], at).await.unwrap(), [3]);
+    assert!(matches!(Letters::record(&mut tx, &[letter(3, 9)], at).await, Err(DbError::Corrupt(_))));
+    Letters::decide(&mut tx, 2, LetterState::Replayed, 1, "ada").await.unwrap();
+    let gave_up = |n| GaveUp { stream: "RISK".into(), sequence: n, consumer: "c".into(), deliveries: 3 };
+    Letters::note(&mut tx, &[gave_up(3), gave_up(7)], at).await.unwrap();
+    Letters::note(&mut tx, &[gave_up(7)], at).await.unwrap();
+    tx.commit().await.unwrap();
+
+    let letters = Letters::new(place.context.db.clone());
+    assert_eq!(letters.given_up(10).await.unwrap(), [(gave_up(3), true), (gave_up(7), false)]);
+    let mut tx = place.context.db.begin().await.unwrap();
+    Letters::done(&mut tx, &gave_up(3)).await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(letters.given_up(10).await.unwrap(), [(gave_up(7), false)]);
+    let ids = |rows: Vec<deltran_audit::store::LetterRow>| rows.iter().map(|r| r.id).collect::<Vec<_>>();
+    assert_eq!(ids(letters.list(None, None, None, 10).await.unwrap()), [3, 2, 1]);
+    assert_eq!(ids(letters.list(Some(LetterState::Open), Some("RISK"), Some(3), 10).await.unwrap()), [1]);
+    let row = letters.get(2).await.unwrap().unwrap();
+    assert_eq!((row.state, row.replays, row.decided_by.as_deref()), (LetterState::Replayed, 1, Some("ada")));
+    assert_eq!(row.payload, [2]);
+}
+
+#[tokio::test]
+#[ignore = "a measurement, not a test"]
+async fn measure_appending() {
+    let place = Place::new().await;
+    let sequencer = place.sequencer(Vec::new());
+    let batches: Vec<Vec<Delivery>> =
+        (0..50u64).map(|b| (1..=2000).map(|n| place.event(b * 2000 + n, &"x".repeat(300))).collect()).collect();
+    let mut tx = place.context.db.begin().await.unwrap();
+    ensure_partitions(&mut tx, place.clock.now(), 8).await.unwrap();
+    tx.commit().await.unwrap();
+    let started = tokio::time::Instant::now();
+    for batch in &batches {
+        let mut tx = place.context.db.begin().await.unwrap();
+        sequencer.apply(&mut tx, batch).await.unwrap();
+        tx.commit().await.unwrap();
+        sequencer.committed();
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    println!("{:.0} leaves/s", 100_000.0 / seconds);
+    let started = tokio::time::Instant::now();
+    let report = place.verify().await;
+    println!("verified {} leaves in {:.2} s", report.leaves, started.elapsed().as_secs_f64());
+}

@@ -1,0 +1,130 @@
+//! The platform as a process of its own, and the commands that are typed against it.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+use crate::problem::Problem;
+
+const START: Duration = Duration::from_secs(180);
+const STOP: Duration = Duration::from_secs(60);
+
+/// A running `deltran up`.
+pub struct Node {
+    program: PathBuf,
+    child: Child,
+    /// Its gRPC address.
+    pub endpoint: String,
+    /// Its HTTP address.
+    pub http: String,
+    /// What it says of ports and folders.
+    pub notes: Vec<String>,
+}
+
+impl Node {
+    /// Starts the platform in a folder and waits until it is ready.
+    ///
+    /// # Errors
+    /// Where it does not start; its last words are in `up.log`.
+    pub async fn start(folder: &Path, config: &Path) -> Result<Self, Problem> {
+        let program = std::env::current_exe().map_err(|e| Problem::refused(format!("this program: {e}")))?;
+        let log_path = folder.join("up.log");
+        let failed = |what: String| Problem::unavailable(format!("the platform did not start: {what}; see {}", log_path.display()));
+        let log = std::fs::File::create(&log_path).map_err(|e| failed(e.to_string()))?;
+        let mut child = Command::new(&program)
+            .args(["--json", "up", "--data"])
+            .arg(folder)
+            .arg("--config")
+            .arg(config)
+            .args(["--grpc-port", "0", "--http-port", "0", "--nats-port", "0", "--postgres-port", "0"])
+            .env_remove("DELTRAN_NATS_URL")
+            .env_remove("DELTRAN_DATABASE_URL")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(log)
+            // A Ctrl-C is for this program; it stops the platform in order.
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|e| failed(e.to_string()))?;
+        let stdout = child.stdout.take().ok_or_else(|| failed("it has no output".into()))?;
+        let mut text = String::new();
+        let read = read_value(BufReader::new(stdout), &mut text);
+        let ready = tokio::time::timeout(START, read).await.map_err(|_| failed("it took too long".into()))?;
+        let Some(ready) = ready else {
+            let log = std::fs::read_to_string(&log_path).unwrap_or_default();
+            return Err(failed(log.lines().last().unwrap_or("it said nothing").to_owned()));
+        };
+        let word = |key: &str| ready[key].as_str().unwrap_or_default().to_owned();
+        let notes = ready["notes"].as_array().into_iter().flatten().filter_map(|n| n.as_str().map(str::to_owned)).collect();
+        Ok(Self { program, child, endpoint: word("grpc"), http: word("http"), notes })
+    }
+
+    /// Runs a command of this program against the platform; its JSON and its exit code.
+    ///
+    /// # Errors
+    /// Where it cannot be run or prints no JSON.
+    pub async fn run(&self, args: &[&str]) -> Result<(Value, i32), Problem> {
+        let output = Command::new(&self.program)
+            .arg("--json")
+            .args(args)
+            .args(["--endpoint", &self.endpoint])
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output()
+            .await
+            .map_err(|e| Problem::refused(format!("deltran {}: {e}", args.join(" "))))?;
+        let code = output.status.code().unwrap_or(-1);
+        let value = serde_json::Deserializer::from_slice(&output.stdout).into_iter::<Value>().next();
+        match value {
+            Some(Ok(value)) => Ok((value, code)),
+            _ => {
+                let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+                Err(Problem::refused(format!("deltran {} ended with {code}: {said}", args.join(" "))))
+            }
+        }
+    }
+
+    /// Runs a command that must succeed.
+    ///
+    /// # Errors
+    /// Where it does not.
+    pub async fn must(&self, args: &[&str]) -> Result<Value, Problem> {
+        match self.run(args).await? {
+            (value, 0) => Ok(value),
+            (value, code) => Err(Problem::refused(format!("deltran {} ended with {code}: {value}", args.join(" ")))),
+        }
+    }
+
+    /// Stops the platform and waits for its end.
+    ///
+    /// # Errors
+    /// Where it does not end well.
+    pub async fn stop(mut self) -> Result<(), Problem> {
+        if let Some(pid) = self.child.id().and_then(|pid| i32::try_from(pid).ok()) {
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM)
+                .map_err(|e| Problem::refused(format!("the platform cannot be stopped: {e}")))?;
+        }
+        let ended = tokio::time::timeout(STOP, self.child.wait()).await;
+        match ended {
+            Ok(Ok(status)) if status.success() => Ok(()),
+            Ok(Ok(status)) => Err(Problem::refused(format!("the platform ended with {status}"))),
+            Ok(Err(error)) => Err(Problem::refused(format!("the platform: {error}"))),
+            Err(_) => Err(Problem::refused(format!("the platform did not end within {} s", STOP.as_secs()))),
+        }
+    }
+}
+
+/// The first whole JSON value of an output.
+async fn read_value(mut from: impl AsyncBufReadExt + AsyncReadExt + Unpin, text: &mut String) -> Option<Value> {
+    while from.read_line(text).await.is_ok_and(|read| read > 0) {
+        if let Ok(value) = serde_json::from_str(text) {
+            return Some(value);
+        }
+    }
+    None
+}
