@@ -31,7 +31,8 @@ impl Nats {
             None => deltran_runtime::embedded::find_nats_server().unwrap_or_else(|e| panic!("{e}")),
         };
         let folder = tempfile::tempdir().expect("a temporary folder");
-        std::fs::write(folder.path().join("nats.conf"), configuration(folder.path())).expect("the configuration is written");
+        std::fs::write(folder.path().join("nats.conf"), configuration(folder.path()))
+            .expect("the configuration is written");
         let mut nats = Self { folder, program, port: 0, child: None };
         nats.run().await;
         nats
@@ -98,7 +99,8 @@ impl Drop for Nats {
 
 fn configuration(folder: &Path) -> String {
     let store = format!("    store_dir: {:?}", folder.join("store").display().to_string());
-    let lines = CONFIGURATION.lines().map(|line| if line.trim_start().starts_with("store_dir") { &store } else { line });
+    let lines =
+        CONFIGURATION.lines().map(|line| if line.trim_start().starts_with("store_dir") { &store } else { line });
     lines.collect::<Vec<_>>().join("\n")
 }
 

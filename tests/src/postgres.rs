@@ -17,8 +17,9 @@ pub struct Postgres {
 impl Postgres {
     /// Creates the database.
     pub async fn fresh() -> Self {
-        let server = std::env::var(VARIABLE)
-            .unwrap_or_else(|_| panic!("{VARIABLE} is not set: these tests need a Postgres server; run them with `make test`"));
+        let server = std::env::var(VARIABLE).unwrap_or_else(|_| {
+            panic!("{VARIABLE} is not set: these tests need a Postgres server; run them with `make test`")
+        });
         let name = format!("t_{}", SystemIds::new().next_id(SystemClock.now()).simple());
         let url = with_database(&server, &name);
         execute(&server, format!("CREATE DATABASE {name} TEMPLATE template0")).await;
@@ -32,7 +33,11 @@ impl Postgres {
 
     /// A small pool as the user that owns it.
     pub async fn pool(&self) -> PgPool {
-        PgPoolOptions::new().max_connections(3).connect(&self.url).await.unwrap_or_else(|e| panic!("{}: {e}", self.name))
+        PgPoolOptions::new()
+            .max_connections(3)
+            .connect(&self.url)
+            .await
+            .unwrap_or_else(|e| panic!("{}: {e}", self.name))
     }
 }
 

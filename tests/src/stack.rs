@@ -169,7 +169,9 @@ impl Stack {
         let mut outboxes = Vec::new();
         for part in &chosen {
             let url = config.database_url(part.name).to_owned();
-            db::migrate(part.name, &url, &SHARED_TABLES, part.migrator).await.unwrap_or_else(|e| panic!("{}: {e}", part.name));
+            db::migrate(part.name, &url, &SHARED_TABLES, part.migrator)
+                .await
+                .unwrap_or_else(|e| panic!("{}: {e}", part.name));
             let options = DbOptions {
                 url,
                 max_connections: config.database.max_connections,
@@ -202,7 +204,9 @@ impl Stack {
         let stop = CancellationToken::new();
         let stopping = stop.clone();
         let served =
-            tokio::spawn(async move { boot::serve(engines, listeners, shared, || {}, stopping.cancelled_owned()).await });
+            tokio::spawn(
+                async move { boot::serve(engines, listeners, shared, || {}, stopping.cancelled_owned()).await },
+            );
         self.running = Some(Running { stop, served });
         let health = self.health.clone();
         eventually("every part to be ready", async || health.problems().is_empty().then_some(())).await;

@@ -100,7 +100,8 @@ fn arrival(delivery: &Delivery) -> Arrival<'_> {
 
 /// Shows the size of the ledger.
 pub fn gauge(metrics: &Metrics, size: u64, invalid: u64) {
-    let show = |label, n: u64| metrics.audit_leaves.with_label_values(&[label]).set(i64::try_from(n).unwrap_or(i64::MAX));
+    let show =
+        |label, n: u64| metrics.audit_leaves.with_label_values(&[label]).set(i64::try_from(n).unwrap_or(i64::MAX));
     show("valid", size.saturating_sub(invalid));
     show("invalid", invalid);
 }
@@ -178,7 +179,8 @@ impl AdvisoryReader {
 #[async_trait]
 impl Handler for AdvisoryReader {
     async fn apply(&self, tx: &mut PgConnection, events: &[Delivery]) -> Result<Vec<Outgoing>, ApplyError> {
-        let gave_up: Vec<_> = events.iter().filter_map(|delivery| advisory::read(&delivery.subject, &delivery.payload)).collect();
+        let gave_up: Vec<_> =
+            events.iter().filter_map(|delivery| advisory::read(&delivery.subject, &delivery.payload)).collect();
         if !gave_up.is_empty() {
             Letters::note(tx, &gave_up, self.clock.now()).await?;
         }

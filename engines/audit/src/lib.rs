@@ -68,5 +68,6 @@ pub fn engine(context: EngineContext, broker: Broker, outbox: Outbox) -> Result<
 }
 
 fn spec(stream: &str, name: &str) -> Result<&'static ConsumerSpec, BootError> {
-    topology::consumer(stream, name).ok_or_else(|| BootError::Other(format!("the catalog has no consumer {name} of {stream}")))
+    topology::consumer(stream, name)
+        .ok_or_else(|| BootError::Other(format!("the catalog has no consumer {name} of {stream}")))
 }

@@ -89,7 +89,9 @@ impl Verifier {
             found.map(|(name, last)| (name.clone(), *last))
         };
         let counted = match (token(&before), token(&assigned)) {
-            (Some((name, before)), Some((same, after))) if name == same => Some(Counted { producer: name, before, after }),
+            (Some((name, before)), Some((same, after))) if name == same => {
+                Some(Counted { producer: name, before, after })
+            }
             _ => None,
         };
         let mut streams = Vec::new();
@@ -126,7 +128,8 @@ impl Verifier {
             .map_err(|_| format!("the token engine took longer than {} s", LEDGER_ANSWER.as_secs()))?
             .map_err(|status| status.message().to_owned())?
             .into_inner();
-        let invariants = answer.results.into_iter().map(|r| (r.invariant, r.holds, format!("{}: {}", r.statement, r.detail)));
+        let invariants =
+            answer.results.into_iter().map(|r| (r.invariant, r.holds, format!("{}: {}", r.statement, r.detail)));
         Ok(LedgerSays { invariants: invariants.collect(), transactions: answer.transactions })
     }
 
@@ -156,7 +159,12 @@ impl Verifier {
     }
 
     /// Goes over all leaves of a snapshot; the next ones are read while these are checked.
-    async fn rows(&self, snapshot: &Snapshot, counted: Option<Counted>, progress: &Progress) -> Result<Checker, Failure> {
+    async fn rows(
+        &self,
+        snapshot: &Snapshot,
+        counted: Option<Counted>,
+        progress: &Progress,
+    ) -> Result<Checker, Failure> {
         let size = i64::try_from(snapshot.size).map_err(Failure::internal)?;
         let mut checker = Checker::new(counted);
         let mut next = self.window(0, size).await?;
@@ -220,7 +228,8 @@ fn conclude(snapshot: &Snapshot, checker: &Checker, asked: Option<&Asked>) -> pb
     checks.push(report::producers_check(&producers, asked.map_or(&[], |a| &a.silent)));
     let mut streams = Vec::new();
     if let Some(asked) = asked {
-        streams.extend(asked.streams.iter().map(|(name, held)| report::stream(name, held, snapshot.streams.get(*name))));
+        streams
+            .extend(asked.streams.iter().map(|(name, held)| report::stream(name, held, snapshot.streams.get(*name))));
         checks.push(report::streams_check(&streams));
         checks.extend(report::ledger(&asked.ledger, checker.transactions));
     }
@@ -228,7 +237,10 @@ fn conclude(snapshot: &Snapshot, checker: &Checker, asked: Option<&Asked>) -> pb
         ok: checks.iter().all(|check| check.ok),
         leaves: snapshot.size,
         invalid_events: checker.invalid,
-        checks: checks.into_iter().map(|Check { name, ok, detail }| pb::CheckResult { check: name, ok, detail }).collect(),
+        checks: checks
+            .into_iter()
+            .map(|Check { name, ok, detail }| pb::CheckResult { check: name, ok, detail })
+            .collect(),
         producers: producers
             .into_iter()
             .map(|p| pb::ProducerStatus {

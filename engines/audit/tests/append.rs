@@ -1,4 +1,5 @@
 //! The ledger on a real Postgres: what is appended, that it stays, and that tampering is found.
+#![allow(clippy::unwrap_used, reason = "a test that fails here says where")]
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -193,7 +194,10 @@ async fn every_message_is_one_leaf_of_exact_bytes() {
         assert_eq!(leaf.envelope, expected);
         assert_eq!(leaf.leaf_hash, leaf_hash(&leaf.envelope));
     }
-    assert_eq!(leaves.iter().map(|l| l.valid).collect::<Vec<_>>(), [true, true, false, false, false, false, false, false, false, true]);
+    assert_eq!(
+        leaves.iter().map(|l| l.valid).collect::<Vec<_>>(),
+        [true, true, false, false, false, false, false, false, false, true]
+    );
     assert!(leaves[7].columns.invalid_reason.as_ref().unwrap().starts_with("conflict: audit-engine/1 2"));
     assert!(leaves[8].columns.invalid_reason.as_ref().unwrap().starts_with("conflict: event 0190c3d5"));
     assert_eq!((leaves[0].source_stream.as_str(), leaves[0].source_sequence), ("AUDIT", 1));
@@ -269,7 +273,10 @@ async fn nobody_changes_what_stands() {
         let denied = refused.contains("permission denied") || refused.contains("only grows");
         assert!(denied, "{statement} by the engine: {refused}");
         let refused = place.by_root(statement).await.unwrap_err();
-        assert!(refused.contains("append-only") || refused.contains("only grows"), "{statement} by a superuser: {refused}");
+        assert!(
+            refused.contains("append-only") || refused.contains("only grows"),
+            "{statement} by a superuser: {refused}"
+        );
     }
     for statement in [
         "INSERT INTO leaf_20251106 SELECT * FROM leaf",
@@ -289,7 +296,7 @@ async fn days_are_ranges_of_leaves_whatever_the_clock_does() {
     let mut place = Place::new().await;
     let sequencer = place.sequencer(Vec::new());
     let mut seq = 0;
-    for advance in [0, 3600_000_000, -2 * 3600_000_000, DAY, -DAY, 20 * DAY, -5 * DAY] {
+    for advance in [0, 3_600_000_000, -2 * 3_600_000_000, DAY, -DAY, 20 * DAY, -5 * DAY] {
         place.clock.advance_micros(advance);
         seq += 1;
         place.apply(&sequencer, &[place.event(seq, "x")]).await.unwrap();
@@ -297,11 +304,15 @@ async fn days_are_ranges_of_leaves_whatever_the_clock_does() {
     let leaves = place.ledger().window(0, 100).await.unwrap();
     assert!(leaves.windows(2).all(|pair| pair[0].recorded_at <= pair[1].recorded_at));
     let last = leaves.last().unwrap().recorded_at;
-    assert_eq!(last.micros(), NOON - 3600_000_000 + 20 * DAY, "it does not go back");
+    assert_eq!(last.micros(), NOON - 3_600_000_000 + 20 * DAY, "it does not go back");
     assert!(place.verify().await.ok);
 
     let mut tx = place.context.db.begin().await.unwrap();
-    assert_eq!(ensure_partitions(&mut tx, place.clock.now(), 8).await.unwrap(), 10, "five days of two tables were missing");
+    assert_eq!(
+        ensure_partitions(&mut tx, place.clock.now(), 8).await.unwrap(),
+        10,
+        "five days of two tables were missing"
+    );
     assert_eq!(ensure_partitions(&mut tx, place.clock.now(), 8).await.unwrap(), 0, "they are there already");
     tx.commit().await.unwrap();
     let default: i64 = sqlx::query_scalar("SELECT count(*) FROM pg_partitioned_table WHERE partdefid <> 0")
@@ -324,11 +335,12 @@ impl Follower for Recorder {
         if self.fails {
             return Err(DbError::Other("a tile could not be written".into()));
         }
-        let visible: i64 = sqlx::query_scalar("SELECT count(*) FROM leaf WHERE leaf_index >= $1 AND leaf_hash = ANY($2)")
-            .bind(first as i64)
-            .bind(hashes.iter().map(<[u8; 32]>::as_slice).collect::<Vec<_>>())
-            .fetch_one(tx)
-            .await?;
+        let visible: i64 =
+            sqlx::query_scalar("SELECT count(*) FROM leaf WHERE leaf_index >= $1 AND leaf_hash = ANY($2)")
+                .bind(first as i64)
+                .bind(hashes.iter().map(<[u8; 32]>::as_slice).collect::<Vec<_>>())
+                .fetch_one(tx)
+                .await?;
         assert_eq!(visible as usize, hashes.len(), "the leaves are written before");
         self.seen.lock().unwrap().push((first, hashes.len()));
         Ok(())
@@ -401,7 +413,8 @@ async fn tampering_by_a_superuser_is_found_and_named() {
         place.by_root("SET session_replication_role = replica").await.unwrap();
         place.by_root(tamper).await.unwrap();
         let report = place.verify().await;
-        let failed: Vec<String> = report.checks.iter().filter(|c| !c.ok).map(|c| format!("{}: {}", c.check, c.detail)).collect();
+        let failed: Vec<String> =
+            report.checks.iter().filter(|c| !c.ok).map(|c| format!("{}: {}", c.check, c.detail)).collect();
         assert!(!report.ok && failed.iter().any(|f| f.contains(named)), "{tamper}: {failed:?}");
     }
 }

@@ -144,7 +144,13 @@ impl Clearing {
     /// # Errors
     /// `not_found` for the schedule, `malformed` where it has not the currency, `wrong_state` where it follows
     /// a timetable or the currency has an open window, `conflict` where the id names another window.
-    pub async fn open(&self, id: WindowId, schedule: &str, currency: Currency, caller: &Caller) -> Result<Window, Failure> {
+    pub async fn open(
+        &self,
+        id: WindowId,
+        schedule: &str,
+        currency: Currency,
+        caller: &Caller,
+    ) -> Result<Window, Failure> {
         self.check_manual(schedule, currency)?;
         let mut tx = self.begin(currency).await?;
         let known = store::window_for_update(&mut tx, id).await?;
@@ -191,7 +197,10 @@ impl Clearing {
     ) -> Result<(Window, Option<Window>), Failure> {
         let currency = self.find(id).await?.currency;
         if next.is_some() && self.schedules.timetable(currency).is_some() {
-            return Err(Failure::malformed("next_window_id", "must be empty: the timetable opens the next window by itself"));
+            return Err(Failure::malformed(
+                "next_window_id",
+                "must be empty: the timetable opens the next window by itself",
+            ));
         }
         self.order_close(id, currency, next, None, caller).await?;
         let window = self.until(id, |w| !matches!(w.state, WindowState::Open | WindowState::Closing)).await?;
@@ -234,7 +243,13 @@ impl Clearing {
     ///
     /// # Errors
     /// `not_found`, `wrong_state` with the present state, `malformed` where the time is not later.
-    pub async fn extend(&self, id: WindowId, closes_at: Timestamp, reason: &str, caller: &Caller) -> Result<Window, Failure> {
+    pub async fn extend(
+        &self,
+        id: WindowId,
+        closes_at: Timestamp,
+        reason: &str,
+        caller: &Caller,
+    ) -> Result<Window, Failure> {
         let currency = self.find(id).await?.currency;
         let mut tx = self.begin(currency).await?;
         let window = locked(&mut tx, id).await?;
@@ -277,7 +292,12 @@ impl Clearing {
     /// # Errors
     /// `malformed`, `not_found`, `conflict` where the id is in use for other windows, `wrong_state` with the
     /// window and its state.
-    pub async fn net_windows(&self, id: NettingSetId, windows: &[WindowId], caller: &Caller) -> Result<StoredSet, Failure> {
+    pub async fn net_windows(
+        &self,
+        id: NettingSetId,
+        windows: &[WindowId],
+        caller: &Caller,
+    ) -> Result<StoredSet, Failure> {
         let mut ids = windows.to_vec();
         ids.sort_unstable();
         ids.dedup();

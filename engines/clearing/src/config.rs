@@ -99,7 +99,8 @@ impl Schedules {
         let mut all: Vec<Schedule> = Vec::new();
         let mut by_currency = BTreeMap::new();
         for settings in &settings.schedules {
-            let schedule = schedule(settings, now).map_err(|e| format!("clearing.schedules {:?}: {e}", settings.name))?;
+            let schedule =
+                schedule(settings, now).map_err(|e| format!("clearing.schedules {:?}: {e}", settings.name))?;
             if all.iter().any(|other| other.name == schedule.name) {
                 return Err(format!("clearing.schedules {:?}: the name stands twice", schedule.name));
             }
@@ -163,7 +164,7 @@ fn schedule(settings: &ScheduleSettings, now: Timestamp) -> Result<Schedule, Str
         return Err(format!("grace_seconds {} is more than 86400", settings.grace_seconds));
     }
     let mode = match settings.mode {
-        ModeWord::Cron => Mode::Cron(timetable(settings, now)?),
+        ModeWord::Cron => Mode::Cron(Box::new(timetable(settings, now)?)),
         ModeWord::Manual => {
             let idle = [
                 ("cron", settings.cron.is_some()),

@@ -29,7 +29,8 @@ fn own_event(delivery: &Delivery) -> Result<Option<Event>, ApplyError> {
         envelope.source == spec.domain.source() && producer.is_some_and(|(owner, _)| owner == envelope.source)
     });
     if event.is_none() && from_owner {
-        let what = format!("{} {}: data of an engine's event cannot be read", delivery.stream, delivery.stream_sequence);
+        let what =
+            format!("{} {}: data of an engine's event cannot be read", delivery.stream, delivery.stream_sequence);
         return Err(ApplyError::Permanent(what));
     }
     Ok(event)
@@ -106,7 +107,9 @@ impl Handler for Settlement {
         for Followed { set, currency, batch, cause } in all {
             // The set says which windows it covers; the event only names them.
             if store::currency_of_set(&mut *tx, set).await? != Some(currency) {
-                return Err(ApplyError::Permanent(format!("a batch of {currency} names netting set {set}, which is none of its sets")));
+                return Err(ApplyError::Permanent(format!(
+                    "a batch of {currency} names netting set {set}, which is none of its sets"
+                )));
             }
             let ids = store::windows_of_set(&mut *tx, set).await?;
             for window in store::windows_for_update(tx, &ids).await? {

@@ -167,7 +167,10 @@ type Watched = Pin<Box<dyn Stream<Item = Result<pb::WatchWindowsResponse, Status
 impl ClearingService for Service {
     type WatchWindowsStream = Watched;
 
-    async fn get_window(&self, request: Request<pb::GetWindowRequest>) -> Result<Response<pb::GetWindowResponse>, Status> {
+    async fn get_window(
+        &self,
+        request: Request<pb::GetWindowRequest>,
+    ) -> Result<Response<pb::GetWindowResponse>, Status> {
         let caller = Caller::of(&request)?;
         let id = wire::parse("window_id", &request.get_ref().window_id)?;
         let window = self.clearing.find(id).await?;
@@ -205,7 +208,8 @@ impl ClearingService for Service {
         let service = Self { clearing: self.clearing.clone(), broker: self.broker.clone() };
         let closing = self.clearing.context.closing.clone();
         let changes = messages.map_err(away)?.filter_map(move |message| {
-            let (service, caller) = (Self { clearing: service.clearing.clone(), broker: service.broker.clone() }, caller.clone());
+            let (service, caller) =
+                (Self { clearing: service.clearing.clone(), broker: service.broker.clone() }, caller.clone());
             async move {
                 match message {
                     Err(error) => Some(Err(away(error))),
@@ -279,11 +283,8 @@ impl ClearingService for Service {
         let caller = Caller::of(&request)?;
         let request = request.get_ref();
         let id = wire::parse("netting_set_id", &request.netting_set_id)?;
-        let windows = request
-            .window_ids
-            .iter()
-            .map(|id| wire::parse("window_ids", id))
-            .collect::<Result<Vec<WindowId>, _>>()?;
+        let windows =
+            request.window_ids.iter().map(|id| wire::parse("window_ids", id)).collect::<Result<Vec<WindowId>, _>>()?;
         let set = self.clearing.net_windows(id, &windows, &caller).await?;
         Ok(Response::new(pb::NetWindowsResponse { netting_set: Some(set_to_wire(&set)) }))
     }

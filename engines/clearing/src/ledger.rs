@@ -87,10 +87,13 @@ impl Ledger {
         };
         match response.map_err(Failure::from) {
             Err(failure) => judged(failure),
-            Ok(response) => match response.into_inner().totals.ok_or("they are missing".to_owned()).and_then(|t| sealed(window, &t)) {
-                Ok(sealed) => Answer::Done(sealed),
-                Err(what) => Answer::Unknown(format!("the ledger's control totals cannot be read: {what}")),
-            },
+            Ok(response) => {
+                match response.into_inner().totals.ok_or("they are missing".to_owned()).and_then(|t| sealed(window, &t))
+                {
+                    Ok(sealed) => Answer::Done(sealed),
+                    Err(what) => Answer::Unknown(format!("the ledger's control totals cannot be read: {what}")),
+                }
+            }
         }
     }
 }
@@ -126,11 +129,7 @@ fn sealed(window: &Window, totals: &WindowTotals) -> Result<Sealed, String> {
     })
 }
 
-fn minor(
-    field: &str,
-    value: Option<&deltran_api::common::v1::Money>,
-    currency: Currency,
-) -> Result<Minor, String> {
+fn minor(field: &str, value: Option<&deltran_api::common::v1::Money>, currency: Currency) -> Result<Minor, String> {
     let money = wire::money(field, value).map_err(|e| e.message)?;
     if money.currency() != currency {
         return Err(format!("{field}: is of {}, the window of {currency}", money.currency()));

@@ -39,7 +39,7 @@ pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
 /// # Errors
 /// Where the section `[clearing]` does not fit, or the catalog lacks the engine's consumers.
 pub fn engine(context: EngineContext, broker: Broker, outbox: Outbox) -> Result<Engine, BootError> {
-    let other = |e: String| BootError::Other(e);
+    let other = BootError::Other;
     let settings: Settings = context.config.section(NAME).map_err(|e| other(e.to_string()))?;
     let schedules = Schedules::new(&settings, context.clock.now()).map_err(other)?;
     let clearing = Clearing::new(context.clone(), outbox.clone(), Arc::new(schedules));
@@ -49,8 +49,11 @@ pub fn engine(context: EngineContext, broker: Broker, outbox: Outbox) -> Result<
             .ok_or_else(|| other(format!("the catalog has no consumer {name} on {stream}")))?;
         Ok::<_, BootError>(Consumer::new(context.clone(), broker.clone(), outbox.clone(), spec, handler))
     };
-    let transactions =
-        consumer("TRANSACTIONS", "events_transactions_clearing", Arc::new(consume::Transactions(clearing.clone())) as _)?;
+    let transactions = consumer(
+        "TRANSACTIONS",
+        "events_transactions_clearing",
+        Arc::new(consume::Transactions(clearing.clone())) as _,
+    )?;
     let settlement =
         consumer("SETTLEMENT", "events_settlement_clearing", Arc::new(consume::Settlement(clearing.clone())) as _)?;
     let relay = Relay::new(context, broker.clone(), outbox);
@@ -64,7 +67,3 @@ pub fn engine(context: EngineContext, broker: Broker, outbox: Outbox) -> Result<
     .worker("settlement", move |stop| settlement.run(stop))
     .worker("windows", move |stop| schedule::run(clearing, stop)))
 }
-
-#[cfg(test)]
-#[allow(clippy::all)]
-mod scratch;

@@ -263,7 +263,9 @@ impl Driver {
     async fn seal(&self, window: &Window, alerts: &mut Alerts) -> Result<Progress, Trouble> {
         let Sealed { seal, net, at } = match self.ledger.seal(window).await {
             Answer::Done(sealed) => sealed,
-            Answer::Unknown(what) => return self.note(window, &format!("its sealing waits for the ledger: {what}")).await,
+            Answer::Unknown(what) => {
+                return self.note(window, &format!("its sealing waits for the ledger: {what}")).await;
+            }
             Answer::Refused(why) => {
                 alerts.refused = true;
                 return self.note(window, &format!("the ledger refused to seal it: {why}")).await;
@@ -329,7 +331,11 @@ impl Driver {
             return Ok(false);
         }
         alerts.late = true;
-        self.note(window, &format!("{missing} transactions that the ledger sealed have not arrived, the first is window_seq {first}")).await
+        self.note(
+            window,
+            &format!("{missing} transactions that the ledger sealed have not arrived, the first is window_seq {first}"),
+        )
+        .await
     }
 
     /// It never nets; a person must find out which side is wrong.

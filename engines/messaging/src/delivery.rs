@@ -110,7 +110,9 @@ fn source_in(producer: &str) -> &str {
 pub fn producer_of(subject: &str, payload: &[u8], valid: Option<&Envelope<Value>>) -> Option<(String, u64)> {
     let (producer, seq) = match valid {
         Some(envelope) => envelope.metadata.producer.clone().zip(envelope.metadata.producer_seq)?,
-        None if payload.len() > MAX_ENVELOPE_BYTES || payload.iter().any(|b| matches!(b, b'\n' | b'\r')) => return None,
+        None if payload.len() > MAX_ENVELOPE_BYTES || payload.iter().any(|b| matches!(b, b'\n' | b'\r')) => {
+            return None;
+        }
         None => claimed_producer(payload)?,
     };
     let (source, epoch) = producer.split_once('/')?;
@@ -162,13 +164,16 @@ mod tests {
 
     #[test]
     fn a_number_counts_for_its_owner_only() {
-        let line = |producer: &str, seq: u64| format!(r#"{{"metadata":{{"producer":"{producer}","producer_seq":{seq}}}}}"#);
+        let line =
+            |producer: &str, seq: u64| format!(r#"{{"metadata":{{"producer":"{producer}","producer_seq":{seq}}}}}"#);
         let counts = |subject: &str, line: String| producer_of(subject, line.as_bytes(), None).is_some();
         assert!(counts("events.transactions.a.b", line("token-engine/1", 9)));
         assert!(counts("events.reporting.a.b", line("acme-feed/1", 9)));
         assert!(!counts("events.reporting.a.b", line("token-engine/1", 9)), "another engine's name");
         assert!(!counts("dlq.transactions.y", line("token-engine/1", 9)));
-        for (producer, seq) in [("a\\u0000/1", 1), ("acme/", 1), ("acme/x", 1), ("acme", 1), ("acme/1", 0), ("acme/1", u64::MAX)] {
+        for (producer, seq) in
+            [("a\\u0000/1", 1), ("acme/", 1), ("acme/x", 1), ("acme", 1), ("acme/1", 0), ("acme/1", u64::MAX)]
+        {
             assert!(!counts("events.reporting.a.b", line(producer, seq)), "{producer} {seq}");
         }
         assert!(!counts("events.transactions.a.b", line("token-engine/1", 9) + "\n"), "more than one line");

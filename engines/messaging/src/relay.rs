@@ -176,7 +176,10 @@ impl Relay {
     async fn mark(&self, epoch: &Epoch, published: i64) -> Result<(), DbError> {
         let mut tx = self.context.db.begin().await?;
         epoch.check(&mut tx).await?;
-        sqlx::query("UPDATE outbox_mark SET published = GREATEST(published, $1)").bind(published).execute(&mut *tx).await?;
+        sqlx::query("UPDATE outbox_mark SET published = GREATEST(published, $1)")
+            .bind(published)
+            .execute(&mut *tx)
+            .await?;
         tx.commit().await?;
         self.outbox.progress().published(published as u64);
         self.context.metrics.outbox_published.with_label_values(&[self.context.engine]).set(published);

@@ -45,7 +45,9 @@ pub enum TopologyError {
         description: String,
     },
     /// Changes that need an explicit word. Nothing was changed.
-    #[error("nothing was changed, because these changes narrow what is kept or read; allow them with --allow-narrowing:\n{0}")]
+    #[error(
+        "nothing was changed, because these changes narrow what is kept or read; allow them with --allow-narrowing:\n{0}"
+    )]
     Narrowing(String),
     /// Differences that no update can remove. Nothing was changed.
     #[error("nothing was changed, because these differences cannot be removed in place:\n{0}")]

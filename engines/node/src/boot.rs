@@ -192,7 +192,8 @@ pub struct Assembled {
 /// # Errors
 /// Where a schema does not compile, a setting cannot work or a URL is none.
 pub fn assemble(config: Config, entries: &[&'static Entry], broker: &Broker) -> Result<Assembled, Problem> {
-    deltran_events::schema::compile_all().map_err(|e| Problem::refused(format!("an event's schema is not valid: {e}")))?;
+    deltran_events::schema::compile_all()
+        .map_err(|e| Problem::refused(format!("an event's schema is not valid: {e}")))?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let ids: Arc<dyn IdSource> = Arc::new(SystemIds::new());
     let metrics = Metrics::new().map_err(|e| Problem::refused(format!("metrics: {e}")))?;
@@ -240,7 +241,8 @@ pub fn assemble(config: Config, entries: &[&'static Entry], broker: &Broker) -> 
 
 /// A name that no other process has: host, process, and a random part for what a reused number would confuse.
 fn holder(clock: &dyn Clock, ids: &dyn IdSource) -> String {
-    let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_else(|| "host".into());
+    let host =
+        nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok()).unwrap_or_else(|| "host".into());
     let id = ids.next_id(clock.now()).simple().to_string();
     format!("{host}-{}-{}", std::process::id(), &id[24..])
 }
@@ -258,8 +260,12 @@ pub async fn bind(config: &Config, or_free: (bool, bool)) -> Result<(Listeners, 
             Err(error) => error,
         };
         match &error {
-            BootError::Listen { what: "grpc", .. } if or_free.0 && grpc.port() != 0 => give_way(&mut grpc, "gRPC", &mut taken),
-            BootError::Listen { what: "http", .. } if or_free.1 && http.port() != 0 => give_way(&mut http, "HTTP", &mut taken),
+            BootError::Listen { what: "grpc", .. } if or_free.0 && grpc.port() != 0 => {
+                give_way(&mut grpc, "gRPC", &mut taken)
+            }
+            BootError::Listen { what: "http", .. } if or_free.1 && http.port() != 0 => {
+                give_way(&mut http, "HTTP", &mut taken)
+            }
             _ => return Err(error.into()),
         }
     };
@@ -303,7 +309,8 @@ pub async fn serve(
         ready();
     });
     let served =
-        deltran_runtime::boot::serve(assembled.engines, listeners, assembled.shared, move || watch.cancel(), stop).await;
+        deltran_runtime::boot::serve(assembled.engines, listeners, assembled.shared, move || watch.cancel(), stop)
+            .await;
     announce.abort();
     Ok(served?)
 }

@@ -28,7 +28,11 @@ use crate::up::{self, UpArgs};
 
 /// Clearing and settlement for banks.
 #[derive(Debug, Parser)]
-#[command(name = "deltran", version, propagate_version = true, after_help = "Exit codes: 0 done, 1 refused or a check failed, 2 wrong usage, 3 a dependency is unavailable.
+#[command(
+    name = "deltran",
+    version,
+    propagate_version = true,
+    after_help = "Exit codes: 0 done, 1 refused or a check failed, 2 wrong usage, 3 a dependency is unavailable.
 
 Examples:
   deltran up
@@ -36,7 +40,8 @@ Examples:
   deltran window open --currency USD,EUR
   deltran transaction submit --file day.csv
   deltran window close --all --wait
-  deltran account verify && deltran audit verify")]
+  deltran account verify && deltran audit verify"
+)]
 pub struct Cli {
     /// Print JSON
     #[arg(long, global = true)]

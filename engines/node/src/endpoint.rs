@@ -56,10 +56,27 @@ impl Drop for Written {
     }
 }
 
+/// Whether the process lives and is this program: a number may have been given to another one since.
 fn is_alive(pid: i32) -> bool {
     use nix::errno::Errno;
     // Another user's process may not be signalled, but it lives.
-    pid > 0 && matches!(nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None), Ok(()) | Err(Errno::EPERM))
+    let exists = matches!(nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), None), Ok(()) | Err(Errno::EPERM));
+    let same_program = match (name_of(&pid.to_string()), name_of("self")) {
+        (Some(name), Some(own)) => name == own,
+        // No /proc on this system: the number has to do.
+        (_, None) => true,
+        (None, Some(_)) => false,
+    };
+    pid > 0 && exists && same_program
+}
+
+/// The name of a process that has not ended; one that ended and was not collected yet has state Z.
+fn name_of(process: &str) -> Option<String> {
+    let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    let (before, after) = stat.rsplit_once(')')?;
+    let ended = matches!(after.trim_start().chars().next(), Some('Z' | 'X') | None);
+    let (_, name) = before.split_once('(')?;
+    (!ended).then(|| name.to_owned())
 }
 
 #[cfg(test)]

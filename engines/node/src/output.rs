@@ -62,10 +62,8 @@ fn pool() -> Option<&'static DescriptorPool> {
 /// A message of the contract as JSON: names as in the contract, 64-bit numbers as numbers, every field present, bytes in
 /// base64.
 pub fn json_of<M: Message>(name: &str, message: &M) -> Value {
-    let options = SerializeOptions::new()
-        .stringify_64_bit_integers(false)
-        .use_proto_field_name(true)
-        .skip_default_fields(false);
+    let options =
+        SerializeOptions::new().stringify_64_bit_integers(false).use_proto_field_name(true).skip_default_fields(false);
     pool()
         .and_then(|pool| pool.get_message_by_name(name))
         .and_then(|descriptor| DynamicMessage::decode(descriptor, message.encode_to_vec().as_slice()).ok())
@@ -134,7 +132,7 @@ pub fn count(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place) % 3 == 0 {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
             text.push(' ');
         }
         text.push(digit);
@@ -144,7 +142,7 @@ pub fn count(number: u64) -> String {
 
 /// How many rows a list shows.
 pub fn shown(rows: usize, what: &str, more: bool) -> String {
-    if more { format!("{rows} {what} shown; there are more: --limit 0 shows all") } else { format!("{rows} {what}") }
+    if more { format!("{what}: {rows} shown, there are more; --limit 0 shows all") } else { format!("{what}: {rows}") }
 }
 
 #[cfg(test)]
@@ -178,7 +176,8 @@ mod tests {
 
     #[test]
     fn thousands_are_set_apart() {
-        for (number, text) in [(0, "0"), (999, "999"), (1000, "1 000"), (112_978, "112 978"), (1_000_000, "1 000 000")] {
+        for (number, text) in [(0, "0"), (999, "999"), (1000, "1 000"), (112_978, "112 978"), (1_000_000, "1 000 000")]
+        {
             assert_eq!(count(number), text);
         }
     }

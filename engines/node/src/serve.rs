@@ -12,7 +12,8 @@ use crate::problem::Problem;
 
 /// Run chosen engines against the configured broker and Postgres
 #[derive(Debug, Args)]
-#[command(after_help = "Engines: token, compliance, risk, clearing, settlement, audit. Addresses of engines that run elsewhere stand \
+#[command(
+    after_help = "Engines: token, compliance, risk, clearing, settlement, audit. Addresses of engines that run elsewhere stand \
 in the
 configuration as [peers]. Streams and consumers are brought into line by `deltran topology apply`, not here. Logs are JSON
 on standard error.
@@ -21,7 +22,8 @@ Exit code 3 where the broker or a database does not answer at the start.
 
 Examples:
   DELTRAN_NATS_URL=nats://10.0.0.7:4222 DELTRAN_DATABASE_URL=postgres://… deltran serve token compliance risk
-  deltran serve clearing settlement --config /etc/deltran.toml --grpc-port 50052 --http-port 8081")]
+  deltran serve clearing settlement --config /etc/deltran.toml --grpc-port 50052 --http-port 8081"
+)]
 pub struct ServeArgs {
     /// The engines
     #[arg(required = true, value_name = "ENGINE")]

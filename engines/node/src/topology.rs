@@ -15,14 +15,16 @@ const DEFAULT_URL: &str = "nats://127.0.0.1:4222";
 
 /// Streams and consumers: plan, apply, check
 #[derive(Debug, Args)]
-#[command(after_help = "The broker is the one of DELTRAN_NATS_URL or nats.url in deltran.toml, else the one that ./data/endpoint.json \
+#[command(
+    after_help = "The broker is the one of DELTRAN_NATS_URL or nats.url in deltran.toml, else the one that ./data/endpoint.json \
 names, else
 nats://127.0.0.1:4222. Exit code 3 where it does not answer.
 
 Examples:
   deltran topology plan
   deltran topology apply --dir setup --profile production
-  deltran topology check || echo drift")]
+  deltran topology check || echo drift"
+)]
 pub struct TopologyArgs {
     #[command(subcommand)]
     command: Command,
@@ -34,11 +36,13 @@ enum Command {
     #[command(after_help = "Examples:\n  deltran topology plan --json")]
     Plan(Wanted),
     /// Brings streams and consumers into line
-    #[command(after_help = "A change that keeps or reads less (max_age, max_bytes, subjects, replicas) is refused without --allow-narrowing.
+    #[command(
+        after_help = "A change that keeps or reads less (max_age, max_bytes, subjects, replicas) is refused without --allow-narrowing.
 
 Examples:
   deltran topology apply
-  deltran topology apply --dir setup --profile production --allow-narrowing")]
+  deltran topology apply --dir setup --profile production --allow-narrowing"
+    )]
     Apply {
         #[command(flatten)]
         wanted: Wanted,
@@ -87,14 +91,21 @@ pub async fn run(args: TopologyArgs, out: Output) -> Result<(), Problem> {
         Some(allow_narrowing) => {
             let done = topology::apply(&broker, &plan, allow_narrowing).await?;
             out.value_or(&json!({ "done": done }), || {
-                if done.is_empty() { "nothing to do: streams and consumers are as configured".to_owned() } else { done.join("\n") }
+                if done.is_empty() {
+                    "nothing to do: streams and consumers are as configured".to_owned()
+                } else {
+                    done.join("\n")
+                }
             });
         }
         None => out.value_or(&json!({ "profile": profile.name(), "changes": changes }), || plan.to_string()),
     }
     if check && !plan.is_empty() {
         let what = if changes.len() == 1 { "one stream or consumer is" } else { "streams and consumers are" };
-        return Err(Problem::refused(format!("{what} not as configured ({}): `deltran topology apply` brings them into line", changes.len())));
+        return Err(Problem::refused(format!(
+            "{what} not as configured ({}): `deltran topology apply` brings them into line",
+            changes.len()
+        )));
     }
     Ok(())
 }

@@ -18,7 +18,8 @@ use crate::problem::Problem;
 
 /// Run the whole platform in one process, until Ctrl-C
 #[derive(Debug, Args)]
-#[command(after_help = "A private broker and a private Postgres are started under the data folder, unless DELTRAN_NATS_URL or \
+#[command(
+    after_help = "A private broker and a private Postgres are started under the data folder, unless DELTRAN_NATS_URL or \
 DELTRAN_DATABASE_URL
 (or nats.url, database.url in deltran.toml) name others. Ports 50051, 8080, 4222, 8222 and 5432 are used where they are free,
 others where they are not. TLS is off and only loopback is served. Commands run from the same folder find the platform by
@@ -29,7 +30,8 @@ On a terminal the log shows warnings only; DELTRAN_TELEMETRY_LOG=debug shows mor
 Examples:
   deltran up
   deltran up --data /var/tmp/deltran --grpc-port 0 --http-port 0
-  DELTRAN_NATS_URL=nats://10.0.0.7:4222 deltran up")]
+  DELTRAN_NATS_URL=nats://10.0.0.7:4222 deltran up"
+)]
 pub struct UpArgs {
     /// Where everything is kept
     #[arg(long, value_name = "DIR", default_value = DEFAULT_DATA)]
@@ -150,7 +152,8 @@ fn announce(config: &Config, endpoint: &Endpoint, place: &Place) {
         format!("Postgres  {database}{password}"),
         format!("data      {}", data.display()),
         "TLS is off: only loopback is served, and callers name themselves".to_owned(),
-        "names are screened against the list that ships with the product until `deltran list load` replaces it".to_owned(),
+        "names are screened against the list that ships with the product until `deltran list load` replaces it"
+            .to_owned(),
     ];
     lines.extend(place.notes.iter().map(|note| format!("note: {note}")));
     lines.push("ready".to_owned());

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
 use tower::Layer;
 
 use crate::engine::{Engine, Worker};
@@ -132,9 +132,11 @@ pub async fn serve(
     let grpc = Server::builder()
         .layer(guard)
         .http2_keepalive_interval(Some(Duration::from_secs(20)))
-        .tcp_nodelay(true)
         .add_routes(routes)
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listeners.grpc), closing.clone().cancelled_owned());
+        .serve_with_incoming_shutdown(
+            TcpIncoming::from(listeners.grpc).with_nodelay(Some(true)),
+            closing.clone().cancelled_owned(),
+        );
     let mut grpc = tokio::spawn(grpc);
     let http_closing = working.clone();
     let app = crate::http::router(shared.health.clone(), shared.metrics.clone());

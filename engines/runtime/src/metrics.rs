@@ -50,7 +50,7 @@ metrics! {
     /// Commands per group commit of the ledger writer.
     writer_batch: HistogramVec = "deltran_writer_batch_commands" ["engine"] SIZES;
     /// Decided transactions by outcome; for refusals the fixed code.
-    transactions: IntCounterVec = "deltran_transactions_total" ["outcome", "currency"];
+    transactions: IntCounterVec = "deltran_transactions_total" ["outcome"];
     /// Events written to the outbox: the last number given out.
     outbox_assigned: IntGaugeVec = "deltran_outbox_assigned" ["engine"];
     /// Events stored by the broker: the last number acknowledged.

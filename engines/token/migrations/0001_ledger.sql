@@ -123,10 +123,11 @@ CREATE TABLE command (
     answer    text NOT NULL
 );
 
--- The writer's own counters. `batch` tells after a lost connection whether a COMMIT took effect.
+-- The writer's own counters. `batch` and the lease's `epoch` tell after a lost connection whether a COMMIT took effect.
 CREATE TABLE writer_state (
     one         boolean PRIMARY KEY DEFAULT true CHECK (one),
     batch       bigint NOT NULL DEFAULT 0,
+    epoch       bigint NOT NULL DEFAULT 0,
     posting_seq bigint NOT NULL DEFAULT 0,
     position    bigint NOT NULL DEFAULT 0,
     last_at     bigint NOT NULL DEFAULT 0

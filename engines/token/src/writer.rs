@@ -19,6 +19,9 @@ use crate::domain::ledger::Ledger;
 use crate::domain::refusal::Denied;
 use crate::store::{Batch, Store, Wanted, WriterState};
 
+/// A batch that takes longer has lost its database.
+const LONGEST_BATCH: Duration = Duration::from_secs(10);
+
 /// What a command led to.
 pub type Decided = Result<Applied<Answer>, Denied>;
 type Reply = Result<Vec<Decided>, Failure>;
@@ -240,7 +243,12 @@ impl Writer {
         }
         self.context.metrics.writer_batch.with_label_values(&["token"]).observe(commands as f64);
         let commands: Vec<Vec<Command>> = batch.iter_mut().map(|job| std::mem::take(&mut job.commands)).collect();
-        match self.transact(ledger, state, commands, now, epoch).await {
+        let work = self.transact(ledger, state, commands, now, epoch);
+        let done = tokio::time::timeout(LONGEST_BATCH, work).await.unwrap_or_else(|_| {
+            let waited = format!("a batch took longer than {} s", LONGEST_BATCH.as_secs());
+            Err((DbError::Unavailable(waited), None))
+        });
+        match done {
             Ok((results, after)) => {
                 *state = after;
                 self.outbox.committed(after.assigned);
@@ -250,7 +258,7 @@ impl Writer {
             }
             Err((error, decided)) => {
                 tracing::warn!(%error, "a batch was not committed");
-                match (self.fate(state, &error, decided.is_some()).await, decided) {
+                match (self.fate(state, epoch, &error, decided.is_some()).await, decided) {
                     (Fate::Committed, Some(results)) => answer(batch, results),
                     (Fate::NotCommitted | Fate::Committed, _) => fail(batch, &error),
                     (Fate::Lost, _) => fail(batch, &DbError::Unavailable("the outcome is not known yet".into())),
@@ -284,7 +292,7 @@ impl Writer {
         let at = ledger.last_at;
         let events =
             self.outbox.encode(state.producer_epoch, state.assigned + 1, at, &outgoing).map_err(early)?;
-        let written = Batch { ledger, effects: &effects, events: &events, before: *state, at };
+        let written = Batch { ledger, effects: &effects, events: &events, before: *state, at, epoch: epoch.number() };
         let after = written.after();
         self.store.write(&mut tx, &written).await.map_err(early)?;
         match tx.commit().await {
@@ -297,15 +305,17 @@ impl Writer {
     }
 
     /// Whether a COMMIT whose answer was lost took effect: the batch number says so.
-    async fn fate(&self, state: &WriterState, error: &DbError, commit_sent: bool) -> Fate {
+    async fn fate(&self, state: &WriterState, epoch: &Epoch, error: &DbError, commit_sent: bool) -> Fate {
         if !commit_sent || !error.is_transient() {
             return Fate::NotCommitted;
         }
         let read_back = async {
             loop {
                 match self.store.last_batch().await {
-                    Ok(last) if last == state.batch => return Fate::NotCommitted,
-                    Ok(_) => return Fate::Committed,
+                    Ok((last, _)) if last == state.batch => return Fate::NotCommitted,
+                    Ok((last, by)) if last == state.batch + 1 && by == epoch.number() => return Fate::Committed,
+                    // Somebody else has written since: callers ask again under their ids.
+                    Ok(_) => return Fate::Lost,
                     Err(_) => tokio::time::sleep(Duration::from_millis(100)).await,
                 }
             }
@@ -318,7 +328,7 @@ impl Writer {
         for decided in results.iter().flatten() {
             let Ok(Applied::Executed(Answer::Outcome(outcome))) = decided else { continue };
             let word = outcome.refusal.as_ref().map_or(outcome.state.as_str(), |r| r.code.as_str());
-            self.context.metrics.transactions.with_label_values(&[word, ""]).inc();
+            self.context.metrics.transactions.with_label_values(&[word]).inc();
         }
     }
 }

@@ -10,7 +10,8 @@ use deltran_tests::{Backbone, eventually};
 use serde_json::json;
 
 use super::support::{
-    LENIENT, Recorder, Running, STREAM, SUBJECT, api, count, create_consumer, outstanding, said, seen, stored, words, write,
+    LENIENT, Recorder, Running, STREAM, SUBJECT, api, count, create_consumer, outstanding, said, seen, stored, words,
+    write,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -39,8 +40,11 @@ async fn redelivery_and_republishing_take_effect_once() {
     eventually("the redelivered to be received", async || (duplicates.get() >= 90).then_some(())).await;
     write(&node, ["end"]).await;
     eventually("what is new", async || (seen(&pool).await.len() == 31).then_some(())).await;
-    let ranges: Vec<i64> =
-        sqlx::query_scalar("SELECT ranges FROM token.received WHERE consumer = $1").bind(LENIENT.name).fetch_one(&pool).await.unwrap();
+    let ranges: Vec<i64> = sqlx::query_scalar("SELECT ranges FROM token.received WHERE consumer = $1")
+        .bind(LENIENT.name)
+        .fetch_one(&pool)
+        .await
+        .unwrap();
     assert_eq!(ranges, [1, 31]);
     consumer.stop().await;
     relay.stop().await;
@@ -95,7 +99,8 @@ async fn only_the_message_that_cannot_be_applied_is_given_up() {
     assert_eq!(headers.get(dead_letter::ATTEMPTS).unwrap().as_str(), "3");
     assert_eq!(headers.get(dead_letter::SEQUENCE).unwrap().as_str(), "5");
     assert!(headers.get(dead_letter::REASON).unwrap().as_str().contains("is poison"));
-    eventually("nothing outstanding", async || (outstanding(&backbone.broker, &LENIENT).await == 0).then_some(())).await;
+    eventually("nothing outstanding", async || (outstanding(&backbone.broker, &LENIENT).await == 0).then_some(()))
+        .await;
     assert_eq!(seen(&pool).await, rest);
     consumer.stop().await;
     relay.stop().await;

@@ -35,8 +35,10 @@ async fn numbers_have_no_gap_though_many_write_and_some_roll_back() {
                         drop(tx);
                     }
                     1 => {
-                        let refused: Result<(), DbError> =
-                            node.door.run_tx("test", async |_: &mut PgConnection| Err(DbError::corrupt("refused"))).await;
+                        let refused: Result<(), DbError> = node
+                            .door
+                            .run_tx("test", async |_: &mut PgConnection| Err(DbError::corrupt("refused")))
+                            .await;
                         assert!(refused.is_err());
                     }
                     n => {

@@ -4,7 +4,9 @@ use std::sync::atomic::Ordering;
 
 use deltran_tests::{Backbone, eventually};
 
-use super::support::{LENIENT, Recorder, Running, STRICT, SUBJECT, count, create_consumer, outstanding, seen, words, write};
+use super::support::{
+    LENIENT, Recorder, Running, STRICT, SUBJECT, count, create_consumer, outstanding, seen, words, write,
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_strict_consumer_stops_before_a_message_and_goes_on_when_it_can() {
@@ -14,7 +16,8 @@ async fn a_strict_consumer_stops_before_a_message_and_goes_on_when_it_can() {
     let pool = Recorder::table(&backbone).await;
     let relay = Running::relay(&node);
     write(&node, words(10)).await;
-    eventually("all in the stream", async || (count(&backbone.broker, "TRANSACTIONS").await? == 10).then_some(())).await;
+    eventually("all in the stream", async || (count(&backbone.broker, "TRANSACTIONS").await? == 10).then_some(()))
+        .await;
     let handler = Recorder::of("a");
     handler.poison.lock().unwrap().insert("7".into());
     let consumer = Running::consumer(&node, &STRICT, handler.clone());
@@ -68,7 +71,8 @@ async fn a_strict_consumer_keeps_the_order_over_a_crash() {
     let pool = Recorder::table(&backbone).await;
     let relay = Running::relay(&second);
     write(&second, words(20)).await;
-    eventually("all in the stream", async || (count(&backbone.broker, "TRANSACTIONS").await? == 20).then_some(())).await;
+    eventually("all in the stream", async || (count(&backbone.broker, "TRANSACTIONS").await? == 20).then_some(()))
+        .await;
     let handler = Recorder::of("a");
     handler.outage.store(u32::MAX, Ordering::SeqCst);
     let crashing = Running::consumer(&first, &STRICT, handler.clone());
@@ -76,7 +80,8 @@ async fn a_strict_consumer_keeps_the_order_over_a_crash() {
     crashing.crash(&first).await;
 
     write(&second, (21..=30).map(|i| i.to_string())).await;
-    eventually("all in the stream", async || (count(&backbone.broker, "TRANSACTIONS").await? == 30).then_some(())).await;
+    eventually("all in the stream", async || (count(&backbone.broker, "TRANSACTIONS").await? == 30).then_some(()))
+        .await;
     let consumer = Running::consumer(&second, &STRICT, Recorder::of("b"));
     eventually("all effects", async || (seen(&pool).await.len() == 30).then_some(())).await;
     assert_eq!(seen(&pool).await, words(30));
@@ -107,9 +112,13 @@ async fn of_two_processes_one_consumes_and_the_other_takes_over() {
     assert_eq!((held(&first), held(&second)), (0, 1));
     assert_eq!(seen(&pool).await, words(40));
     let holders: Vec<(String, i64)> =
-        sqlx::query_as("SELECT holder, count(*) FROM token.seen GROUP BY holder ORDER BY holder").fetch_all(&pool).await.unwrap();
+        sqlx::query_as("SELECT holder, count(*) FROM token.seen GROUP BY holder ORDER BY holder")
+            .fetch_all(&pool)
+            .await
+            .unwrap();
     assert_eq!(holders, [("a".to_owned(), 20), ("b".to_owned(), 20)]);
-    eventually("nothing outstanding", async || (outstanding(&backbone.broker, &LENIENT).await == 0).then_some(())).await;
+    eventually("nothing outstanding", async || (outstanding(&backbone.broker, &LENIENT).await == 0).then_some(()))
+        .await;
     other.stop().await;
     relay.stop().await;
 }

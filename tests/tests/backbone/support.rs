@@ -101,7 +101,11 @@ impl Handler for Recorder {
             if self.poison.lock().unwrap().contains(&word) {
                 return Err(ApplyError::Permanent(format!("{word:?} is poison")));
             }
-            sqlx::query("INSERT INTO seen (holder, word) VALUES ($1, $2)").bind(&self.holder).bind(&word).execute(&mut *tx).await?;
+            sqlx::query("INSERT INTO seen (holder, word) VALUES ($1, $2)")
+                .bind(&self.holder)
+                .bind(&word)
+                .execute(&mut *tx)
+                .await?;
         }
         // After the effects, which must go with the failure.
         if self.outage.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1)).is_ok() {

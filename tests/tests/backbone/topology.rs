@@ -100,7 +100,10 @@ async fn drift_is_found_by_field_and_removed() {
     let text = plan.to_string();
     assert!(text.contains("~ stream RISK: update\n    max_age: 1 h → 30 d"), "{text}");
     assert!(text.contains("    ack_wait: 5 s → 30 s"), "{text}");
-    assert!(text.contains("filter_subjects: events.notifications.a, events.notifications.b → events.notifications.>"), "{text}");
+    assert!(
+        text.contains("filter_subjects: events.notifications.a, events.notifications.b → events.notifications.>"),
+        "{text}"
+    );
     assert_eq!(plan.changes.len(), 2, "{text}");
     let done = topology::apply(&broker, &plan, true).await.unwrap();
     assert_eq!(done[0], "updated stream RISK: max_age");

@@ -60,7 +60,12 @@ mod tests {
         let gave_up = GaveUp { stream: "RISK".into(), sequence: 7, consumer: "c".into(), deliveries: 3 };
         assert_eq!(read(subject, advisory), Some(gave_up));
         assert_eq!(read("$JS.EVENT.ADVISORY.CONSUMER.MSG_TERMINATED.RISK.c", advisory), None);
-        for junk in [&b"{}"[..], b"no", br#"{"stream":"a.b","consumer":"c","stream_seq":7}"#, br#"{"stream":"a","consumer":"c","stream_seq":0}"#] {
+        for junk in [
+            &b"{}"[..],
+            b"no",
+            br#"{"stream":"a.b","consumer":"c","stream_seq":7}"#,
+            br#"{"stream":"a","consumer":"c","stream_seq":0}"#,
+        ] {
             assert_eq!(read(subject, junk), None);
         }
     }

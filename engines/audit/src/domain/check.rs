@@ -111,7 +111,10 @@ impl Checker {
     pub fn end_of(&mut self, end: i64) {
         if self.next < end {
             let (first, last) = (self.next, end - 1);
-            self.differs(first, if first == last { "is missing".to_owned() } else { format!("is missing, and all up to {last}") });
+            self.differs(
+                first,
+                if first == last { "is missing".to_owned() } else { format!("is missing, and all up to {last}") },
+            );
             self.next = end;
         }
     }
@@ -182,7 +185,9 @@ impl Checker {
         if let (Ok((envelope, _)), Some((producer, seq)), false) = (decoded, &derived.producer, marked) {
             let decided = match envelope.event_type.as_str() {
                 "transaction.created" => true,
-                "transaction.rejected" => envelope.data.get("was_held").and_then(serde_json::Value::as_bool) == Some(false),
+                "transaction.rejected" => {
+                    envelope.data.get("was_held").and_then(serde_json::Value::as_bool) == Some(false)
+                }
                 _ => false,
             };
             if decided && producer.starts_with("token-engine/") {

@@ -205,7 +205,10 @@ pub(crate) mod tests {
         assert_eq!(leaf.envelope, bytes);
         assert!(leaf.is_valid() && leaf.raw.is_none());
         let c = &leaf.columns;
-        assert_eq!((c.domain.as_str(), c.event_type.as_str(), c.source.as_str()), ("audit", "access.granted", "audit-engine"));
+        assert_eq!(
+            (c.domain.as_str(), c.event_type.as_str(), c.source.as_str()),
+            ("audit", "access.granted", "audit-engine")
+        );
         assert_eq!(c.producer, Some(("audit-engine/1".into(), 7)));
         assert_eq!(c.correlation_id.as_deref(), Some("c1"));
         assert_eq!(c.occurred_at, Some(Timestamp::from_micros(1_762_430_400_000_000)));

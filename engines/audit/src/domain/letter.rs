@@ -154,7 +154,8 @@ mod tests {
     fn refusals_come_in_their_order() {
         assert_eq!(replay(Dropped, 0, "x", 0), Err(Refused::Dropped));
         assert_eq!(replay(Open, 0, "x", 0), Err(Refused::NoBytes));
-        for subject in ["$JS.API.STREAM.DELETE.AUDIT", "events.", "events.>", "events.a b", "events..a", "dlq.X.y", ""] {
+        for subject in ["$JS.API.STREAM.DELETE.AUDIT", "events.", "events.>", "events.a b", "events..a", "dlq.X.y", ""]
+        {
             assert_eq!(replay(Open, 0, subject, 1), Err(Refused::NoEvent(subject.to_owned())));
         }
     }
@@ -163,7 +164,8 @@ mod tests {
     fn headers_may_be_missing_or_nonsense() {
         let bare = Origin::read("dlq.RISK.some_consumer", &BTreeMap::new());
         assert_eq!((bare.stream.as_str(), bare.consumer.as_str(), bare.sequence), ("RISK", "some_consumer", 0));
-        let headers = [(header::SEQUENCE, "18446744073709551615"), (header::ATTEMPTS, "many"), (header::REASON, "a\0b")];
+        let headers =
+            [(header::SEQUENCE, "18446744073709551615"), (header::ATTEMPTS, "many"), (header::REASON, "a\0b")];
         let headers = headers.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
         let odd = Origin::read("dlq", &headers);
         assert_eq!((odd.sequence, odd.attempts, odd.reason.as_str()), (0, 0, "a\u{FFFD}b"));

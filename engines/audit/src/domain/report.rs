@@ -117,9 +117,14 @@ pub fn head(snapshot: &Snapshot, checker: &Checker) -> Check {
     let names: BTreeSet<&String> = snapshot.producers.keys().chain(checker.producers.keys()).collect();
     let none = Ranges::default();
     for name in names {
-        let (said, stand) = (snapshot.producers.get(name).unwrap_or(&none), checker.producers.get(name).unwrap_or(&none));
+        let (said, stand) =
+            (snapshot.producers.get(name).unwrap_or(&none), checker.producers.get(name).unwrap_or(&none));
         if said != stand {
-            problems.push(format!("{} events of {name} stand as leaves, {} were received", stand.count(), said.count()));
+            problems.push(format!(
+                "{} events of {name} stand as leaves, {} were received",
+                stand.count(),
+                said.count()
+            ));
         }
     }
     for (name, positions) in &checker.streams {
@@ -142,11 +147,15 @@ pub fn producers(assigned: &BTreeMap<String, u64>, stand: &BTreeMap<String, Rang
         let ranges = stand.get(name).unwrap_or(&none);
         let (confirmed, recorded) = (ranges.contiguous(), ranges.count());
         let gap = ranges.highest() > confirmed;
-        let own = name.rsplit_once('/').is_some_and(|(source, _)| deltran_events::Domain::ALL.iter().any(|d| d.source() == source));
+        let own = name
+            .rsplit_once('/')
+            .is_some_and(|(source, _)| deltran_events::Domain::ALL.iter().any(|d| d.source() == source));
         let said = assigned.get(name).copied();
         let (ok, detail) = match said {
             Some(said) if confirmed < said => (false, format!("event {} is missing", confirmed + 1)),
-            Some(_) if gap => (false, format!("event {} is missing", confirmed + 1)),
+            Some(said) if gap => {
+                (false, format!("{said} were given out; event {} is missing, and later ones stand", confirmed + 1))
+            }
             Some(_) => (true, String::new()),
             None if gap && own => (false, format!("event {} is missing", confirmed + 1)),
             None if gap => (true, "an outside publisher: its gaps are its own".to_owned()),
@@ -189,7 +198,9 @@ pub fn stream(name: &str, held: &Result<Held, String>, received: Option<&Ranges>
             let detail = match recorded.cmp(&held.messages) {
                 std::cmp::Ordering::Equal => String::new(),
                 std::cmp::Ordering::Less => format!("{} messages are not recorded", held.messages - recorded),
-                std::cmp::Ordering::Greater => format!("the stream lost {} recorded messages", recorded - held.messages),
+                std::cmp::Ordering::Greater => {
+                    format!("the stream lost {} recorded messages", recorded - held.messages)
+                }
             };
             let ok = recorded == held.messages;
             Stream { name: name.into(), messages: held.messages, last_sequence: held.last, recorded, ok, detail }
@@ -201,7 +212,8 @@ pub fn stream(name: &str, held: &Result<Held, String>, received: Option<&Ranges>
 pub fn streams_check(streams: &[Stream]) -> Check {
     let bad: Vec<String> = streams.iter().filter(|s| !s.ok).map(|s| format!("{}: {}", s.name, s.detail)).collect();
     let messages: u64 = streams.iter().map(|s| s.messages).sum();
-    let detail = if bad.is_empty() { format!("{} streams, {messages} messages", streams.len()) } else { bad.join("; ") };
+    let detail =
+        if bad.is_empty() { format!("{} streams, {messages} messages", streams.len()) } else { bad.join("; ") };
     Check { name: "streams".into(), ok: bad.is_empty(), detail }
 }
 
@@ -241,7 +253,9 @@ mod tests {
     #[test]
     fn producers_must_stand_whole() {
         let assigned = BTreeMap::from([("token-engine/1".to_owned(), 10), ("risk-engine/1".to_owned(), 0)]);
-        let ok = |stand: &[i64]| producers(&assigned, &BTreeMap::from([("token-engine/1".to_owned(), ranges(stand))])).iter().all(|p| p.ok);
+        let ok = |stand: &[i64]| {
+            producers(&assigned, &BTreeMap::from([("token-engine/1".to_owned(), ranges(stand))])).iter().all(|p| p.ok)
+        };
         assert!(ok(&[1, 10]) && ok(&[1, 12]), "later events may have come meanwhile");
         assert!(!ok(&[1, 9]) && !ok(&[2, 10]) && !ok(&[1, 4, 6, 10]) && !ok(&[1, 10, 12, 12]) && !ok(&[]));
         let others = |name: &str, stand: &[i64]| {

@@ -115,7 +115,10 @@ pub fn sequence(arrivals: &[Arrival<'_>], known: &Known) -> Vec<Placed> {
                     continue;
                 }
                 let taken = |id: &Uuid| known.ids.contains(id) || here_ids.contains(id);
-                leaf.columns.event_id.filter(taken).map(|id| format!("event {id} stands in the ledger with other bytes"))
+                leaf.columns
+                    .event_id
+                    .filter(taken)
+                    .map(|id| format!("event {id} stands in the ledger with other bytes"))
             }
             (None, None) => None,
         };
@@ -247,7 +250,8 @@ mod tests {
     fn a_forged_wrapper_does_not_stand_for_the_message() {
         let raw = b"a\nb";
         let forged = wrap("events.reporting.a.b", raw);
-        let messages = [message("events.reporting.a.b", forged, false), message("events.reporting.a.b", &raw[..], false)];
+        let messages =
+            [message("events.reporting.a.b", forged, false), message("events.reporting.a.b", &raw[..], false)];
         let placed = sequence(&arrivals(&messages), &Known::default());
         assert_eq!(placed.len(), 2);
         assert_eq!(placed[0].leaf.hash, placed[1].leaf.hash);

@@ -55,7 +55,10 @@ impl Audit {
     async fn get(&self, request: Request<pb::GetEventRequest>) -> Result<pb::GetEventResponse, Failure> {
         use pb::get_event_request::Key;
         let caller = Caller::of(&request)?;
-        let key = request.into_inner().key.ok_or_else(|| Failure::malformed("key", "is missing: give leaf_index or event_id"))?;
+        let key = request
+            .into_inner()
+            .key
+            .ok_or_else(|| Failure::malformed("key", "is missing: give leaf_index or event_id"))?;
         let (query, id) = match &key {
             Key::LeafIndex(index) => (format!("GetEvent leaf_index={index}"), None),
             Key::EventId(id) => (format!("GetEvent event_id={id}"), Some(wire::parse::<EventId>("event_id", id)?)),
@@ -71,14 +74,15 @@ impl Audit {
         Ok(pb::GetEventResponse { event: Some(encode(leaf)) })
     }
 
-    async fn start_verification(&self, request: Request<pb::VerifyRequest>) -> Result<ReceiverStream<Result<pb::VerifyResponse, Status>>, Failure> {
+    async fn start_verification(
+        &self,
+        request: Request<pb::VerifyRequest>,
+    ) -> Result<ReceiverStream<Result<pb::VerifyResponse, Status>>, Failure> {
         let caller = Caller::of(&request)?;
         let database_only = request.into_inner().database_only;
-        let permit = self
-            .verifications
-            .clone()
-            .try_acquire_owned()
-            .map_err(|_| Failure::overloaded(format!("{VERIFICATIONS} verifications run already: try again when one has ended")))?;
+        let permit = self.verifications.clone().try_acquire_owned().map_err(|_| {
+            Failure::overloaded(format!("{VERIFICATIONS} verifications run already: try again when one has ended"))
+        })?;
         note_access(&self.context, &self.door, &caller, format!("Verify database_only={database_only}")).await?;
         let (sender, receiver) = mpsc::channel(AHEAD);
         let (verifier, closing) = (self.verifier.clone(), self.context.closing.clone());
@@ -99,7 +103,10 @@ impl Audit {
         Ok(ReceiverStream::new(receiver))
     }
 
-    fn start_range(&self, request: pb::ReadRangeRequest) -> Result<ReceiverStream<Result<pb::ReadRangeResponse, Status>>, Failure> {
+    fn start_range(
+        &self,
+        request: pb::ReadRangeRequest,
+    ) -> Result<ReceiverStream<Result<pb::ReadRangeResponse, Status>>, Failure> {
         let producer = wire::required_text("producer", &request.producer, 128)?;
         let (from, to) = (request.from, request.to);
         if from == 0 || from > to {
@@ -159,7 +166,9 @@ fn filter(request: &pb::ListEventsRequest) -> Result<Filter, Failure> {
         to: wire::timestamp("to", request.to.as_ref())?,
     };
     match (filter.from, filter.to) {
-        (Some(from), Some(to)) if from >= to => Err(Failure::malformed("to", format!("{to} is not after from, {from}"))),
+        (Some(from), Some(to)) if from >= to => {
+            Err(Failure::malformed("to", format!("{to} is not after from, {from}")))
+        }
         _ => Ok(filter),
     }
 }
@@ -206,7 +215,10 @@ impl AuditService for Audit {
     type VerifyStream = ReceiverStream<Result<pb::VerifyResponse, Status>>;
     type ReadRangeStream = ReceiverStream<Result<pb::ReadRangeResponse, Status>>;
 
-    async fn list_events(&self, request: Request<pb::ListEventsRequest>) -> Result<Response<pb::ListEventsResponse>, Status> {
+    async fn list_events(
+        &self,
+        request: Request<pb::ListEventsRequest>,
+    ) -> Result<Response<pb::ListEventsResponse>, Status> {
         Ok(Response::new(self.list(request).await?))
     }
 
@@ -218,13 +230,19 @@ impl AuditService for Audit {
         Ok(Response::new(self.start_verification(request).await?))
     }
 
-    async fn confirmed_through(&self, request: Request<pb::ConfirmedThroughRequest>) -> Result<Response<pb::ConfirmedThroughResponse>, Status> {
+    async fn confirmed_through(
+        &self,
+        request: Request<pb::ConfirmedThroughRequest>,
+    ) -> Result<Response<pb::ConfirmedThroughResponse>, Status> {
         let producer = wire::required_text("producer", &request.into_inner().producer, 128)?;
         let producer_seq = self.ledger.confirmed_through(&producer).await.map_err(Failure::from)?;
         Ok(Response::new(pb::ConfirmedThroughResponse { producer_seq }))
     }
 
-    async fn read_range(&self, request: Request<pb::ReadRangeRequest>) -> Result<Response<Self::ReadRangeStream>, Status> {
+    async fn read_range(
+        &self,
+        request: Request<pb::ReadRangeRequest>,
+    ) -> Result<Response<Self::ReadRangeStream>, Status> {
         Ok(Response::new(self.start_range(request.into_inner())?))
     }
 }

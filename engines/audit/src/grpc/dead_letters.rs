@@ -64,10 +64,12 @@ impl DeadLetters {
         let number = letter::replay(row.state, row.replays, &row.origin.subject, row.payload.len())
             .map_err(|refused| refusal(id, &refused, row.state))?;
         // ---
-        dead_letter::replay(&self.broker, id, number, &row.origin.subject, row.payload.into()).await.map_err(|error| {
-            tracing::warn!(dead_letter_id = id, %error, "dead letter not replayed");
-            Failure::unavailable("the broker did not acknowledge it: whether it was stored is unknown; try again")
-        })?;
+        dead_letter::replay(&self.broker, id, number, &row.origin.subject, row.payload.into()).await.map_err(
+            |error| {
+                tracing::warn!(dead_letter_id = id, %error, "dead letter not replayed");
+                Failure::unavailable("the broker did not acknowledge it: whether it was stored is unknown; try again")
+            },
+        )?;
         let mut tx = self.door.db().begin().await?;
         let mut row = Letters::lock(&mut tx, id).await?.ok_or_else(|| Failure::not_found("dead letter", id))?;
         if row.replays >= number {
@@ -127,19 +129,31 @@ fn encode(row: LetterRow) -> pb::DeadLetter {
 
 #[tonic::async_trait]
 impl DeadLetterService for DeadLetters {
-    async fn list_dead_letters(&self, request: Request<pb::ListDeadLettersRequest>) -> Result<Response<pb::ListDeadLettersResponse>, Status> {
+    async fn list_dead_letters(
+        &self,
+        request: Request<pb::ListDeadLettersRequest>,
+    ) -> Result<Response<pb::ListDeadLettersResponse>, Status> {
         Ok(Response::new(self.list(request.into_inner()).await?))
     }
 
-    async fn get_dead_letter(&self, request: Request<pb::GetDeadLetterRequest>) -> Result<Response<pb::GetDeadLetterResponse>, Status> {
+    async fn get_dead_letter(
+        &self,
+        request: Request<pb::GetDeadLetterRequest>,
+    ) -> Result<Response<pb::GetDeadLetterResponse>, Status> {
         Ok(Response::new(self.get(request).await?))
     }
 
-    async fn replay_dead_letter(&self, request: Request<pb::ReplayDeadLetterRequest>) -> Result<Response<pb::ReplayDeadLetterResponse>, Status> {
+    async fn replay_dead_letter(
+        &self,
+        request: Request<pb::ReplayDeadLetterRequest>,
+    ) -> Result<Response<pb::ReplayDeadLetterResponse>, Status> {
         Ok(Response::new(pb::ReplayDeadLetterResponse { dead_letter: Some(encode(self.replay(request).await?)) }))
     }
 
-    async fn drop_dead_letter(&self, request: Request<pb::DropDeadLetterRequest>) -> Result<Response<pb::DropDeadLetterResponse>, Status> {
+    async fn drop_dead_letter(
+        &self,
+        request: Request<pb::DropDeadLetterRequest>,
+    ) -> Result<Response<pb::DropDeadLetterResponse>, Status> {
         Ok(Response::new(pb::DropDeadLetterResponse { dead_letter: Some(encode(self.discard(request).await?)) }))
     }
 }

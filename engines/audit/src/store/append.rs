@@ -89,7 +89,8 @@ pub async fn append(
 /// Looks up what this batch may meet. Batches of new, numbered events ask nothing.
 async fn known(tx: &mut PgConnection, arrivals: &[Arrival<'_>], recorded_at: Timestamp) -> Result<Known, DbError> {
     let mut known = Known::default();
-    let repeated: BTreeSet<&(String, u64)> = arrivals.iter().filter(|a| a.duplicate).filter_map(|a| a.producer).collect();
+    let repeated: BTreeSet<&(String, u64)> =
+        arrivals.iter().filter(|a| a.duplicate).filter_map(|a| a.producer).collect();
     if !repeated.is_empty() {
         let producers: Vec<&str> = repeated.iter().map(|(producer, _)| producer.as_str()).collect();
         let seqs: Vec<i64> = repeated.iter().map(|(_, seq)| *seq as i64).collect();
@@ -137,10 +138,11 @@ async fn known(tx: &mut PgConnection, arrivals: &[Arrival<'_>], recorded_at: Tim
 /// Notes which positions of streams were received, repeated events too.
 async fn note(tx: &mut PgConnection, arrivals: &[Arrival<'_>]) -> Result<(), DbError> {
     let streams: Vec<String> = streams_of(arrivals).into_iter().collect();
-    let rows: Vec<(String, Vec<i64>)> = sqlx::query_as("SELECT stream, ranges FROM stream_received WHERE stream = ANY($1)")
-        .bind(&streams)
-        .fetch_all(&mut *tx)
-        .await?;
+    let rows: Vec<(String, Vec<i64>)> =
+        sqlx::query_as("SELECT stream, ranges FROM stream_received WHERE stream = ANY($1)")
+            .bind(&streams)
+            .fetch_all(&mut *tx)
+            .await?;
     let mut received = super::read::to_ranges(rows)?;
     note_positions(arrivals, &mut received);
     let (streams, ranges) = texts(&received);
@@ -193,7 +195,12 @@ async fn insert(tx: &mut PgConnection, first: i64, recorded_at: Timestamp, leave
     Ok(())
 }
 
-async fn insert_raw(tx: &mut PgConnection, first: i64, recorded_at: Timestamp, leaves: &[Placed]) -> Result<(), DbError> {
+async fn insert_raw(
+    tx: &mut PgConnection,
+    first: i64,
+    recorded_at: Timestamp,
+    leaves: &[Placed],
+) -> Result<(), DbError> {
     let raw: Vec<(i64, &[u8])> =
         (first..).zip(leaves).filter_map(|(index, placed)| Some((index, placed.leaf.raw.as_deref()?))).collect();
     if raw.is_empty() {

@@ -58,8 +58,9 @@ struct Raw {
 
 impl Raw {
     fn read(self) -> Result<LetterRow, DbError> {
-        let state = LetterState::from_word(&self.state)
-            .ok_or_else(|| DbError::corrupt(format!("dead letter {} has state {:?}", self.dead_letter_id, self.state)))?;
+        let state = LetterState::from_word(&self.state).ok_or_else(|| {
+            DbError::corrupt(format!("dead letter {} has state {:?}", self.dead_letter_id, self.state))
+        })?;
         Ok(LetterRow {
             id: u64::try_from(self.dead_letter_id).map_err(DbError::corrupt)?,
             origin: Origin {
@@ -127,14 +128,22 @@ impl Letters {
             .fetch_optional(tx)
             .await?;
             if let Some(id) = other {
-                return Err(DbError::corrupt(format!("dead letter {id} stands with other bytes: DEADLETTERS was made anew from an earlier sequence")));
+                return Err(DbError::corrupt(format!(
+                    "dead letter {id} stands with other bytes: DEADLETTERS was made anew from an earlier sequence"
+                )));
             }
         }
         new.into_iter().map(|id| u64::try_from(id).map_err(DbError::corrupt)).collect()
     }
 
     /// Letters below the id `before`, newest first, without their bytes.
-    pub async fn list(&self, state: Option<LetterState>, stream: Option<&str>, before: Option<u64>, limit: i64) -> Result<Vec<LetterRow>, DbError> {
+    pub async fn list(
+        &self,
+        state: Option<LetterState>,
+        stream: Option<&str>,
+        before: Option<u64>,
+        limit: i64,
+    ) -> Result<Vec<LetterRow>, DbError> {
         let rows: Vec<Raw> = sqlx::query_as(
             "SELECT dead_letter_id, stream, stream_sequence, consumer, subject, reason, attempts, ''::bytea AS payload, recorded_at, state, replays, decided_by
              FROM dead_letter WHERE dead_letter_id < $1 AND ($2::text IS NULL OR state = $2) AND ($3::text IS NULL OR stream = $3)
@@ -168,7 +177,13 @@ impl Letters {
     }
 
     /// Stores a decision.
-    pub async fn decide(tx: &mut PgConnection, id: u64, state: LetterState, replays: u32, user: &str) -> Result<(), DbError> {
+    pub async fn decide(
+        tx: &mut PgConnection,
+        id: u64,
+        state: LetterState,
+        replays: u32,
+        user: &str,
+    ) -> Result<(), DbError> {
         sqlx::query("UPDATE dead_letter SET state = $2, replays = $3, decided_by = $4 WHERE dead_letter_id = $1")
             .bind(id as i64)
             .bind(state.as_str())

@@ -151,7 +151,13 @@ impl Ledger {
 
     /// Number, subject and exact bytes of a producer's events `from` to `to`, at most `limit`, in the order
     /// of numbers. Where a number stands more than once, its first leaf counts.
-    pub async fn range(&self, producer: &str, from: u64, to: u64, limit: i64) -> Result<Vec<(u64, String, Vec<u8>)>, DbError> {
+    pub async fn range(
+        &self,
+        producer: &str,
+        from: u64,
+        to: u64,
+        limit: i64,
+    ) -> Result<Vec<(u64, String, Vec<u8>)>, DbError> {
         let bound = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
         let rows: Vec<(i64, String, Vec<u8>)> = sqlx::query_as(
             "SELECT DISTINCT ON (producer_seq) producer_seq, subject, envelope FROM leaf
@@ -168,12 +174,13 @@ impl Ledger {
 
     /// Leaves `from` up to but without `to`, with the bytes that wrappers stand for.
     pub async fn window(&self, from: i64, to: i64) -> Result<Vec<StoredLeaf>, DbError> {
-        let rows: Vec<Row> =
-            sqlx::query_as("SELECT * FROM leaf WHERE leaf_index >= $1 AND leaf_index < $2 ORDER BY leaf_index, recorded_at")
-                .bind(from)
-                .bind(to)
-                .fetch_all(self.db.pool())
-                .await?;
+        let rows: Vec<Row> = sqlx::query_as(
+            "SELECT * FROM leaf WHERE leaf_index >= $1 AND leaf_index < $2 ORDER BY leaf_index, recorded_at",
+        )
+        .bind(from)
+        .bind(to)
+        .fetch_all(self.db.pool())
+        .await?;
         let mut raw = BTreeMap::new();
         if rows.iter().any(|row| row.wrapped) {
             let found: Vec<(i64, Vec<u8>)> =
@@ -215,10 +222,11 @@ impl Ledger {
             sqlx::query_as("SELECT size, invalid, conflicts FROM log_head").fetch_one(&mut *tx).await?;
         let bounds: (Option<i64>, Option<i64>) =
             sqlx::query_as("SELECT min(leaf_index), max(leaf_index) FROM leaf").fetch_one(&mut *tx).await?;
-        let producers: Vec<(String, Vec<i64>)> = sqlx::query_as("SELECT producer, ranges FROM received WHERE consumer = $1")
-            .bind(CONSUMER)
-            .fetch_all(&mut *tx)
-            .await?;
+        let producers: Vec<(String, Vec<i64>)> =
+            sqlx::query_as("SELECT producer, ranges FROM received WHERE consumer = $1")
+                .bind(CONSUMER)
+                .fetch_all(&mut *tx)
+                .await?;
         let streams: Vec<(String, Vec<i64>)> =
             sqlx::query_as("SELECT stream, ranges FROM stream_received").fetch_all(&mut *tx).await?;
         tx.commit().await?;

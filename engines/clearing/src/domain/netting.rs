@@ -202,8 +202,8 @@ impl Indexed {
             .edges
             .iter()
             .map(|&(from, to, amount)| match from < to {
-                true => (u64::from(from) << 32 | u64::from(to), amount),
-                false => (u64::from(to) << 32 | u64::from(from), amount.neg()),
+                true => ((u64::from(from) << 32) | u64::from(to), amount),
+                false => ((u64::from(to) << 32) | u64::from(from), amount.neg()),
             })
             .collect();
         offsets.sort_unstable_by_key(|(pair, _)| *pair);

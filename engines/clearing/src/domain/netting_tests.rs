@@ -38,14 +38,21 @@ fn named(obligations: &[(&str, &str, i128)]) -> NettingSet {
 }
 
 fn positions(set: &NettingSet) -> Vec<(&str, i128)> {
-    set.positions.iter().map(|(p, net)| (p.as_str().trim_end_matches("AEXX").trim_end_matches('X'), net.units())).collect()
+    set.positions
+        .iter()
+        .map(|(p, net)| (p.as_str().trim_end_matches("AEXX").trim_end_matches('X'), net.units()))
+        .collect()
 }
 
 #[test]
 fn six_obligations_four_banks() {
     let set = named(&[
-        ("A", "B", 1_000_000), ("B", "C", 500_000), ("C", "A", 750_000),
-        ("A", "D", 300_000), ("D", "B", 200_000), ("B", "A", 100_000),
+        ("A", "B", 1_000_000),
+        ("B", "C", 500_000),
+        ("C", "A", 750_000),
+        ("A", "D", 300_000),
+        ("D", "B", 200_000),
+        ("B", "A", 100_000),
     ]);
     assert_eq!((set.gross, set.moved, set.count), (minor(2_850_000), minor(700_000), 6));
     assert_eq!(positions(&set), [("A", -450_000), ("B", 600_000), ("C", -250_000), ("D", 100_000)]);
@@ -100,7 +107,11 @@ fn what_is_out_of_range_is_refused() {
 fn the_digest_covers_every_part_of_the_content() {
     let pairs = [pair(bank("A"), bank("B"), 5), pair(bank("B"), bank("C"), 7)];
     let one = net(usd(), window(1), &pairs).unwrap();
-    assert_eq!(hex::encode(one.digest), "3f26f3cd6321285766f3f9ac4c8dd2443c13c224ef2be6f188ca28e8f537a31b", "never changes");
+    assert_eq!(
+        hex::encode(one.digest),
+        "3f26f3cd6321285766f3f9ac4c8dd2443c13c224ef2be6f188ca28e8f537a31b",
+        "never changes"
+    );
     let others = [
         net(Currency::new("EUR").unwrap(), window(1), &pairs).unwrap(),
         net(usd(), window(2), &pairs).unwrap(),

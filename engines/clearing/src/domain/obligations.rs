@@ -56,7 +56,9 @@ pub fn of_event(event: &Event) -> Result<Option<Obligation>, Contradiction> {
         (SettlementModel::Gross, None, None) => return Ok(None),
         (SettlementModel::Gross, ..) => return wrong("is GROSS and names a window".into()),
         (_, Some(window), Some(seq)) if (1..=i64::MAX as u64).contains(&seq) => (window, seq),
-        (_, window, seq) => return wrong(format!("is committed and NET with window {window:?} and window_seq {seq:?}")),
+        (_, window, seq) => {
+            return wrong(format!("is committed and NET with window {window:?} and window_seq {seq:?}"));
+        }
     };
     let amount = match amount.money(currency) {
         Ok(money) if money.minor().is_positive() => money.minor(),
@@ -141,17 +143,25 @@ pub struct Taken {
 ///
 /// # Errors
 /// A `window_seq` that was counted before, or another currency than the window's.
-pub fn take(mut tally: Tally, stored: &BTreeMap<u64, TransactionId>, new: &[Obligation]) -> Result<Taken, Contradiction> {
+pub fn take(
+    mut tally: Tally,
+    stored: &BTreeMap<u64, TransactionId>,
+    new: &[Obligation],
+) -> Result<Taken, Contradiction> {
     let mut waiting = BTreeMap::new();
     for obligation in new {
         let Obligation { window, seq, transaction, .. } = obligation;
         if obligation.currency != tally.currency {
-            let what = format!("window {window} is of {}, transaction {transaction} of {}", tally.currency, obligation.currency);
+            let what = format!(
+                "window {window} is of {}, transaction {transaction} of {}",
+                tally.currency, obligation.currency
+            );
             return Err(Contradiction(what));
         }
         let seen = *seq <= tally.folded || stored.contains_key(seq) || waiting.insert(*seq, *transaction).is_some();
         if seen {
-            let what = format!("window {window} has two transactions with window_seq {seq}: the second is {transaction}");
+            let what =
+                format!("window {window} has two transactions with window_seq {seq}: the second is {transaction}");
             return Err(Contradiction(what));
         }
         tally.count += 1;
@@ -182,9 +192,12 @@ pub fn take(mut tally: Tally, stored: &BTreeMap<u64, TransactionId>, new: &[Obli
 pub fn pair_totals(new: &[Obligation]) -> Result<Vec<(WindowId, Currency, PairTotal)>, Contradiction> {
     let mut totals: BTreeMap<(WindowId, Currency, ParticipantId, ParticipantId), PairTotal> = BTreeMap::new();
     for o in new {
-        let total = totals
-            .entry((o.window, o.currency, o.payer, o.payee))
-            .or_insert(PairTotal { payer: o.payer, payee: o.payee, count: 0, gross: Minor::ZERO });
+        let total = totals.entry((o.window, o.currency, o.payer, o.payee)).or_insert(PairTotal {
+            payer: o.payer,
+            payee: o.payee,
+            count: 0,
+            gross: Minor::ZERO,
+        });
         total.count += 1;
         total.gross = total.gross.add(o.amount).map_err(|e| Contradiction(e.to_string()))?;
     }

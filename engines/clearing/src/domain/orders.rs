@@ -181,7 +181,13 @@ pub fn retime(window: &Window, slot: Slot, by: &str, reason: &str) -> Change {
 ///
 /// # Errors
 /// In this order: the window is not OPEN; it has no closing time; the new one is not later.
-pub fn extend(window: &Window, closes_at: Timestamp, by: &str, reason: &str, now: Timestamp) -> Result<Decision, Refusal> {
+pub fn extend(
+    window: &Window,
+    closes_at: Timestamp,
+    by: &str,
+    reason: &str,
+    now: Timestamp,
+) -> Result<Decision, Refusal> {
     if window.state != WindowState::Open {
         return Err(Refusal::NotOpen { window: window.id, state: window.state });
     }
@@ -281,9 +287,16 @@ pub fn open_refused(window: &Window, why: &str, withdraw: bool) -> Change {
 ///
 /// # Errors
 /// The window is not CLOSING, or the next one not SCHEDULED.
-pub fn sealed(window: &Window, next: Option<&Window>, seal: Seal, counted: u64, at: Timestamp) -> Result<Change, Refusal> {
+pub fn sealed(
+    window: &Window,
+    next: Option<&Window>,
+    seal: Seal,
+    counted: u64,
+    at: Timestamp,
+) -> Result<Change, Refusal> {
     let count = seal.count;
-    let closed = Window { sealed: Some(seal.clone()), closed_at: Some(at), note: None, ..window.to(WindowState::Closed)? };
+    let closed =
+        Window { sealed: Some(seal.clone()), closed_at: Some(at), note: None, ..window.to(WindowState::Closed)? };
     let last = match &window.abort_reason {
         Some(_) if count == 0 && counted == 0 => closed.to(WindowState::Aborted)?,
         Some(_) => {

@@ -64,7 +64,9 @@ fn opening_plans_and_orders() {
 
 #[test]
 fn opening_is_refused_while_another_window_is_open() {
-    for (state, ordered) in [(WindowState::Open, None), (WindowState::Closing, None), (WindowState::Scheduled, Some("x".to_owned()))] {
+    for (state, ordered) in
+        [(WindowState::Open, None), (WindowState::Closing, None), (WindowState::Scheduled, Some("x".to_owned()))]
+    {
         let other = Window { open_ordered_by: ordered, ..window(2, state) };
         let refused = open(&order(1), None, std::slice::from_ref(&other)).unwrap_err();
         assert_eq!(refused, Refusal::AlreadyOpen { currency: usd(), window: id(2), state }, "{state}");

@@ -35,7 +35,7 @@ pub enum Mode {
     /// An operator.
     Manual,
     /// A timetable.
-    Cron(Timetable),
+    Cron(Box<Timetable>),
 }
 
 /// Closing and opening times in a time zone, on business days.

@@ -144,7 +144,11 @@ fn weekends_and_holidays_have_no_closing() {
     let saturday_sunday = vec![jiff::civil::Weekday::Saturday, jiff::civil::Weekday::Sunday];
     let calendar = BusinessCalendar::new(saturday_sunday, ["2026-03-09".parse().unwrap()]);
     let daily = Timetable { calendar, ..timetable("0 17 * * *", Some("0 8 * * *"), "Asia/Dubai") };
-    assert_eq!(daily.next_close(at("2026-03-06T14:00:00Z")), Some(at("2026-03-10T13:00:00Z")), "Friday evening to Tuesday");
+    assert_eq!(
+        daily.next_close(at("2026-03-06T14:00:00Z")),
+        Some(at("2026-03-10T13:00:00Z")),
+        "Friday evening to Tuesday"
+    );
     let mut model = Model::default();
     model.settle(&daily, at("2026-03-07T10:00:00Z"));
     assert_eq!(model.count(WindowState::Open), 0);
@@ -231,7 +235,8 @@ fn nothing_is_decided_while_the_ledger_has_not_answered() {
 #[test]
 fn a_window_from_a_manual_schedule_gets_a_closing_time() {
     let hourly = timetable("0 * * * *", None, "UTC");
-    let manual = Seen { closes_at: None, ..seen(1, WindowState::Open, slot("2026-03-02T08:00:00Z", "2026-03-02T09:00:00Z")) };
+    let manual =
+        Seen { closes_at: None, ..seen(1, WindowState::Open, slot("2026-03-02T08:00:00Z", "2026-03-02T09:00:00Z")) };
     let view = View { current: Some(manual), next: None, last_opens_at: None };
     let expected = slot("2026-03-02T08:00:00Z", "2026-03-02T13:00:00Z");
     assert_eq!(hourly.plan(at("2026-03-02T12:00:00Z"), &view), Some(Action::Retime(id(1), expected)));

@@ -35,10 +35,16 @@ pub fn complete(currency: Currency, seal: &Seal, tally: Option<&Tally>) -> Agree
     };
     let n = seal.count;
     if tally.currency != currency {
-        return Agreement::Contradiction(format!("the window is of {currency}, its obligations are of {}", tally.currency));
+        return Agreement::Contradiction(format!(
+            "the window is of {currency}, its obligations are of {}",
+            tally.currency
+        ));
     }
     if tally.highest > n {
-        return Agreement::Contradiction(format!("the ledger sealed {n} transactions, window_seq {} was consumed", tally.highest));
+        return Agreement::Contradiction(format!(
+            "the ledger sealed {n} transactions, window_seq {} was consumed",
+            tally.highest
+        ));
     }
     if tally.folded < n {
         return Agreement::Wait { missing: n - tally.count.min(n), first_missing: tally.folded + 1 };
@@ -68,10 +74,18 @@ pub fn compare(
         Err(error) => return Agreement::Contradiction(error.to_string()),
     };
     if tally.count != seal.count || count != seal.count {
-        return contradiction("count", seal.count.to_string(), format!("{} in sequence, {count} by pairs", tally.count));
+        return contradiction(
+            "count",
+            seal.count.to_string(),
+            format!("{} in sequence, {count} by pairs", tally.count),
+        );
     }
     if tally.gross != seal.gross || gross != seal.gross {
-        return contradiction("gross", format!("{:?}", seal.gross), format!("{:?} in sequence, {gross:?} by pairs", tally.gross));
+        return contradiction(
+            "gross",
+            format!("{:?}", seal.gross),
+            format!("{:?} in sequence, {gross:?} by pairs", tally.gross),
+        );
     }
     let digest = tally.digest.value();
     if digest != seal.digest {

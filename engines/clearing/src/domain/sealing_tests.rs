@@ -64,7 +64,9 @@ fn an_empty_window_agrees_without_a_tally() {
 #[test]
 fn it_waits_for_what_is_missing() {
     let (seal, net) = sealed(7);
-    for (seqs, missing, first_missing) in [(&[][..], 7, 1), (&[1, 2, 3], 4, 4), (&[1, 2, 4, 7], 3, 3), (&[1, 2, 3, 4, 5, 6], 1, 7)] {
+    for (seqs, missing, first_missing) in
+        [(&[][..], 7, 1), (&[1, 2, 3], 4, 4), (&[1, 2, 4, 7], 3, 3), (&[1, 2, 3, 4, 5, 6], 1, 7)]
+    {
         let expected = Agreement::Wait { missing, first_missing };
         let consumed = consumed(seqs);
         assert_eq!(judge(&seal, &net, &consumed), expected, "{seqs:?}");

@@ -38,9 +38,9 @@ pub fn apply(window: &Window, set: NettingSetId, batch: &Batch) -> Result<Decisi
             let what = format!("netting set {set} was settled, but window {id} is in set {present}");
             return Err(Refusal::Contradiction(what));
         }
-        (Batch::Created, Settling | Settled | Failed)
-        | (Batch::Settled(_), Settled)
-        | (Batch::Aborted(_), Failed) => return Ok(Decision::AlreadyApplied),
+        (Batch::Created, Settling | Settled | Failed) | (Batch::Settled(_), Settled) | (Batch::Aborted(_), Failed) => {
+            return Ok(Decision::AlreadyApplied);
+        }
         (Batch::Created, _) => {
             step = step.to(Settling)?;
             change.event(id, WindowSettling { window_id: id, currency, netting_set_id: set });
@@ -77,7 +77,8 @@ mod tests {
         let id = WindowId::new(Uuid::from_u128(1));
         let planned = Window::scheduled(id, "manual", Currency::new("USD").unwrap(), Timestamp::from_micros(0), None);
         let seal = crate::domain::window::Seal { count: 1, gross: Minor::ZERO, digest: [0; 32] };
-        let netted = !matches!(state, WindowState::Scheduled | WindowState::Open | WindowState::Closing | WindowState::Closed);
+        let netted =
+            !matches!(state, WindowState::Scheduled | WindowState::Open | WindowState::Closing | WindowState::Closed);
         Window { state, netting_set: netted.then(|| set(1)), sealed: Some(seal), ..planned }
     }
 
@@ -100,7 +101,9 @@ mod tests {
             (Aborted, [refused; 3]),
         ];
         for (state, expected) in rows {
-            for (batch, expected) in [Batch::Created, Batch::Settled(at), Batch::Aborted("short".into())].iter().zip(expected) {
+            for (batch, expected) in
+                [Batch::Created, Batch::Settled(at), Batch::Aborted("short".into())].iter().zip(expected)
+            {
                 let got = match apply(&window(state), set(1), batch) {
                     Err(_) => refused.to_owned(),
                     Ok(Decision::AlreadyApplied) => done.to_owned(),
@@ -116,7 +119,9 @@ mod tests {
 
     #[test]
     fn finality_before_the_creation_was_seen_names_both_steps() {
-        let Ok(Decision::Executed(change)) = apply(&window(WindowState::Netted), set(1), &Batch::Settled(Timestamp::from_micros(9))) else {
+        let Ok(Decision::Executed(change)) =
+            apply(&window(WindowState::Netted), set(1), &Batch::Settled(Timestamp::from_micros(9)))
+        else {
             panic!("refused")
         };
         let types: Vec<String> = change.events.iter().map(|(_, e)| e.spec().event_type()).collect();

@@ -122,8 +122,14 @@ impl Window {
 
     pub(crate) fn scheduled_event(&self) -> Event {
         let Self { opens_at, closes_at, .. } = *self;
-        WindowScheduled { window_id: self.id, schedule: self.schedule.clone(), currency: self.currency, opens_at, closes_at }
-            .into()
+        WindowScheduled {
+            window_id: self.id,
+            schedule: self.schedule.clone(),
+            currency: self.currency,
+            opens_at,
+            closes_at,
+        }
+        .into()
     }
 
     pub(crate) fn opened_event(&self) -> Event {
@@ -325,8 +331,15 @@ mod tests {
     #[test]
     fn only_what_is_drawn_is_possible() {
         let drawn = [
-            (Scheduled, Open), (Open, Closing), (Closing, Closed), (Closed, Netted), (Netted, Settling),
-            (Settling, Settled), (Netted, Failed), (Settling, Failed), (Failed, Netted),
+            (Scheduled, Open),
+            (Open, Closing),
+            (Closing, Closed),
+            (Closed, Netted),
+            (Netted, Settling),
+            (Settling, Settled),
+            (Netted, Failed),
+            (Settling, Failed),
+            (Failed, Netted),
         ];
         let drawn_when_empty = [(Scheduled, Aborted), (Closed, Aborted)];
         for &from in WindowState::ALL {

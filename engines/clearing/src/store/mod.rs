@@ -12,7 +12,9 @@ use deltran_runtime::DbError;
 use rust_decimal::Decimal;
 use sqlx::PgConnection;
 
-pub use sets::{StoredSet, currency_of_set, insert_set, pairs_of, positions_of_set, sealed_positions, set, windows_of_set};
+pub use sets::{
+    StoredSet, currency_of_set, insert_set, pairs_of, positions_of_set, sealed_positions, set, windows_of_set,
+};
 pub use tallies::{Counted, counted, counted_of, lock_tallies, orphans, store_taken, waiting_of};
 pub use windows::{
     Filter, apply, last_opens_at, list, live, set_note, state_counts, unfinished, window, window_for_update,

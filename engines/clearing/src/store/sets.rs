@@ -34,7 +34,12 @@ pub async fn pairs_of(db: impl PgExecutor<'_>, windows: &[WindowId]) -> Result<V
     .fetch(db);
     let mut pairs = Vec::new();
     while let Some((payer, payee, count, gross)) = rows.try_next().await? {
-        pairs.push(PairTotal { payer: read(&payer)?, payee: read(&payee)?, count: number(count)?, gross: minor(gross)? });
+        pairs.push(PairTotal {
+            payer: read(&payer)?,
+            payee: read(&payee)?,
+            count: number(count)?,
+            gross: minor(gross)?,
+        });
     }
     Ok(pairs)
 }
@@ -48,7 +53,11 @@ pub mod sealed_positions {
     use super::*;
 
     /// Stores them with the seal.
-    pub async fn store(tx: &mut PgConnection, window: WindowId, net: &BTreeMap<ParticipantId, Minor>) -> Result<(), DbError> {
+    pub async fn store(
+        tx: &mut PgConnection,
+        window: WindowId,
+        net: &BTreeMap<ParticipantId, Minor>,
+    ) -> Result<(), DbError> {
         sqlx::query(
             "INSERT INTO sealed_position (window_id, participant, net) SELECT $1, * FROM UNNEST($2::text[], $3::numeric[])",
         )
@@ -72,7 +81,12 @@ pub mod sealed_positions {
 }
 
 /// Freezes a set.
-pub async fn insert_set(tx: &mut PgConnection, id: NettingSetId, set: &NettingSet, at: Timestamp) -> Result<(), DbError> {
+pub async fn insert_set(
+    tx: &mut PgConnection,
+    id: NettingSetId,
+    set: &NettingSet,
+    at: Timestamp,
+) -> Result<(), DbError> {
     sqlx::query(
         "INSERT INTO netting_set (netting_set_id, currency, count, gross, moved, efficiency, largest_debtor,
            bilateral_moved, bilateral_legs, digest, netted_at_us)

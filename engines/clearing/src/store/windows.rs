@@ -84,8 +84,7 @@ fn windows(rows: Vec<Row>) -> Result<Vec<Window>, DbError> {
 
 /// A window by its id.
 pub async fn window(db: impl PgExecutor<'_>, id: WindowId) -> Result<Option<Window>, DbError> {
-    let row: Option<Row> =
-        sqlx::query_as(select!("WHERE window_id = $1")).bind(id.uuid()).fetch_optional(db).await?;
+    let row: Option<Row> = sqlx::query_as(select!("WHERE window_id = $1")).bind(id.uuid()).fetch_optional(db).await?;
     row.map(Row::window).transpose()
 }
 
@@ -230,11 +229,10 @@ async fn update(tx: &mut PgConnection, from: WindowState, w: &Window) -> Result<
 
 /// Says why a window waits, or that it does not any more; `true` where that was news.
 pub async fn set_note(tx: &mut PgConnection, id: WindowId, note: Option<&str>) -> Result<bool, DbError> {
-    let done =
-        sqlx::query("UPDATE clearing_window SET note = $2 WHERE window_id = $1 AND note IS DISTINCT FROM $2")
-            .bind(id.uuid())
-            .bind(note)
-            .execute(tx)
-            .await?;
+    let done = sqlx::query("UPDATE clearing_window SET note = $2 WHERE window_id = $1 AND note IS DISTINCT FROM $2")
+        .bind(id.uuid())
+        .bind(note)
+        .execute(tx)
+        .await?;
     Ok(done.rows_affected() > 0)
 }

@@ -42,7 +42,8 @@ impl Consumer {
         tx: &mut PgConnection,
         deliveries: &[Delivery],
     ) -> Result<BTreeMap<String, Ranges>, ApplyError> {
-        let producers: BTreeSet<&str> = deliveries.iter().filter_map(|d| Some(d.producer.as_ref()?.0.as_str())).collect();
+        let producers: BTreeSet<&str> =
+            deliveries.iter().filter_map(|d| Some(d.producer.as_ref()?.0.as_str())).collect();
         let producers: Vec<&str> = producers.into_iter().collect();
         let rows: Vec<(String, Vec<i64>)> =
             sqlx::query_as("SELECT producer, ranges FROM received WHERE consumer = $1 AND producer = ANY($2)")
@@ -52,8 +53,9 @@ impl Consumer {
                 .await?;
         rows.into_iter()
             .map(|(producer, pairs)| {
-                let ranges = Ranges::from_pairs(&pairs)
-                    .ok_or_else(|| ApplyError::Permanent(format!("received ranges of {producer} are not valid: {pairs:?}")))?;
+                let ranges = Ranges::from_pairs(&pairs).ok_or_else(|| {
+                    ApplyError::Permanent(format!("received ranges of {producer} are not valid: {pairs:?}"))
+                })?;
                 Ok((producer, ranges))
             })
             .collect()

@@ -57,7 +57,13 @@ impl Consumer {
     /// Applies messages until they are done, given up, or the term ends. What may pass later is tried
     /// again in place, so that order is kept; the broker is told that work goes on, for those that wait
     /// behind too. Answers `Never` for several messages only.
-    async fn persist(&self, messages: &[Message], waiting: &[Message], epoch: &Epoch, term: &CancellationToken) -> Step {
+    async fn persist(
+        &self,
+        messages: &[Message],
+        waiting: &[Message],
+        epoch: &Epoch,
+        term: &CancellationToken,
+    ) -> Step {
         let mut failures = 0u32;
         while !term.is_cancelled() {
             match self.apply(messages, epoch).await {

@@ -27,13 +27,20 @@ pub(super) fn files(dir: &Path, profile: Profile) -> Result<Desired, TopologyErr
     let overlay = Value::Object(read(&path)?);
     if let Some(changes) = overlay.get("streams").and_then(Value::as_object) {
         for (name, change) in changes {
-            let (Some(config), Some(change)) = (streams.get_mut(name).and_then(Value::as_object_mut), change.as_object()) else {
-                return Err(wrong(&path, format!("stream {name} has no file in streams/, or its changes are no object")));
+            let (Some(config), Some(change)) =
+                (streams.get_mut(name).and_then(Value::as_object_mut), change.as_object())
+            else {
+                return Err(wrong(
+                    &path,
+                    format!("stream {name} has no file in streams/, or its changes are no object"),
+                ));
             };
             config.extend(change.clone());
         }
     }
-    if let Some(key) = overlay.as_object().and_then(|o| o.keys().find(|k| !["profile", "streams"].contains(&k.as_str()))) {
+    if let Some(key) =
+        overlay.as_object().and_then(|o| o.keys().find(|k| !["profile", "streams"].contains(&k.as_str())))
+    {
         return Err(wrong(&path, format!("unknown key {key:?}: expected \"profile\" and \"streams\"")));
     }
 

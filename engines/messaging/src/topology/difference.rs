@@ -82,7 +82,8 @@ pub(super) fn between(target: &Target, actual: &Value, desired: &Value) -> Vec<D
         .iter()
         .filter_map(|(field, new)| {
             let old = actual.get(field).cloned().unwrap_or(Value::Null);
-            let same = if SETS.contains(&field.as_str()) { strings(&old) == strings(new) } else { covers(field, &old, new) };
+            let same =
+                if SETS.contains(&field.as_str()) { strings(&old) == strings(new) } else { covers(field, &old, new) };
             let effect = || effect(target, field, &old, new);
             (!same).then(|| Difference { field: field.clone(), effect: effect(), old: old.clone(), new: new.clone() })
         })
@@ -161,7 +162,11 @@ fn effect(target: &Target, field: &str, old: &Value, new: &Value) -> Effect {
     match target {
         Target::Stream(_) if FIXED_IN_STREAM.contains(&field) => Effect::Unchangeable(REBUILD_STREAM),
         Target::Stream(_) if ONE_WAY_IN_STREAM.contains(&field) => {
-            if old.as_bool().unwrap_or(false) { Effect::Unchangeable(ONE_WAY) } else { Effect::Plain }
+            if old.as_bool().unwrap_or(false) {
+                Effect::Unchangeable(ONE_WAY)
+            } else {
+                Effect::Plain
+            }
         }
         Target::Stream(_) => match field {
             "subjects" => narrows(!strings(old).is_subset(&strings(new))),
@@ -220,8 +225,13 @@ fn text(field: &str, value: &Value) -> String {
 
 /// Nanoseconds in the largest unit that divides them.
 fn duration(nanoseconds: u64) -> String {
-    const UNITS: [(u64, &str); 5] =
-        [(86_400_000_000_000, "d"), (3_600_000_000_000, "h"), (60_000_000_000, "min"), (1_000_000_000, "s"), (1_000_000, "ms")];
+    const UNITS: [(u64, &str); 5] = [
+        (86_400_000_000_000, "d"),
+        (3_600_000_000_000, "h"),
+        (60_000_000_000, "min"),
+        (1_000_000_000, "s"),
+        (1_000_000, "ms"),
+    ];
     match UNITS.iter().find(|(unit, _)| nanoseconds >= *unit && nanoseconds.is_multiple_of(*unit)) {
         Some((unit, word)) => format!("{} {word}", nanoseconds / unit),
         None => format!("{nanoseconds} ns"),
@@ -250,7 +260,8 @@ mod tests {
             "name": "S", "subjects": ["b", "a"], "max_msgs": -1, "compression": "none", "allow_direct": true,
             "consumer_limits": {}, "metadata": {"_nats.ver": "2.15.2", "owner": "x"},
         });
-        let desired = json!({"name": "S", "subjects": ["a", "b"], "max_msgs": 0, "compression": "none", "mirror_direct": false});
+        let desired =
+            json!({"name": "S", "subjects": ["a", "b"], "max_msgs": 0, "compression": "none", "mirror_direct": false});
         assert_eq!(stream(actual.clone(), desired), []);
         assert_eq!(stream(actual.clone(), json!({"metadata": {"owner": "x"}})), []);
         assert_eq!(stream(actual, json!({"metadata": {"owner": "y"}})), [("metadata".into(), Effect::Plain)]);
@@ -288,7 +299,10 @@ mod tests {
         let filter = |effect| vec![("filter_subjects".to_owned(), effect)];
         assert_eq!(consumer(json!({"filter_subject": "a"}), json!({})), filter(Effect::Plain));
         assert_eq!(consumer(json!({}), json!({"filter_subject": "a"})), filter(Effect::Narrows));
-        assert_eq!(consumer(json!({"filter_subject": "a"}), json!({"filter_subjects": ["a", "b"]})), filter(Effect::Plain));
+        assert_eq!(
+            consumer(json!({"filter_subject": "a"}), json!({"filter_subjects": ["a", "b"]})),
+            filter(Effect::Plain)
+        );
         assert_eq!(consumer(json!({"filter_subject": "a"}), json!({"filter_subject": "b"})), filter(Effect::Narrows));
     }
 
@@ -311,7 +325,11 @@ mod tests {
         let target = Target::Consumer("S".into(), "c".into());
         let mut config = json!({"durable_name": "c", "name": "c", "filter_subject": "a", "max_ack_pending": 1,
             "metadata": {"_nats.ver": "1", "owner": "x"}});
-        overlay(&target, &mut config, &json!({"durable_name": "c", "filter_subjects": ["a", "b"], "metadata": {"for": "y"}}));
+        overlay(
+            &target,
+            &mut config,
+            &json!({"durable_name": "c", "filter_subjects": ["a", "b"], "metadata": {"for": "y"}}),
+        );
         let expected = json!({"durable_name": "c", "filter_subjects": ["a", "b"], "max_ack_pending": 1,
             "metadata": {"owner": "x", "for": "y"}});
         assert_eq!(config, expected);
@@ -322,7 +340,11 @@ mod tests {
         let target = Target::Stream("S".into());
         let found = between(&target, &json!({"max_age": 604_800_000_000_000_u64}), &json!({"max_age": 0}));
         assert_eq!(found[0].to_string(), "max_age: 7 d → without bound");
-        let found = between(&target, &json!({"duplicate_window": 120_000_000_000_u64}), &json!({"duplicate_window": 90_000_000_000_u64}));
+        let found = between(
+            &target,
+            &json!({"duplicate_window": 120_000_000_000_u64}),
+            &json!({"duplicate_window": 90_000_000_000_u64}),
+        );
         assert_eq!(found[0].to_string(), "duplicate_window: 2 min → 90 s");
     }
 }

@@ -68,7 +68,9 @@ enum Command {
   deltran account withdraw --participant ALFAAEXX --amount 100.00 --currency USD --reference OUT-1")]
     Withdraw(Movement),
     /// Confirms that the safeguarding bank has paid a withdrawal out, and burns its tokens
-    #[command(after_help = "Examples:\n  deltran account withdraw-confirm 0190c3d5-0000-7000-8000-000000000001 --reference STMT-9/3")]
+    #[command(
+        after_help = "Examples:\n  deltran account withdraw-confirm 0190c3d5-0000-7000-8000-000000000001 --reference STMT-9/3"
+    )]
     WithdrawConfirm {
         /// The withdrawal's id
         id: String,
@@ -77,7 +79,9 @@ enum Command {
         reference: String,
     },
     /// Gives the tokens of a withdrawal back
-    #[command(after_help = "Examples:\n  deltran account withdraw-fail 0190c3d5-0000-7000-8000-000000000001 --reason \"account closed\"")]
+    #[command(
+        after_help = "Examples:\n  deltran account withdraw-fail 0190c3d5-0000-7000-8000-000000000001 --reason \"account closed\""
+    )]
     WithdrawFail {
         /// The withdrawal's id
         id: String,
@@ -256,7 +260,18 @@ fn balances_tables(answer: &GetBalancesResponse) -> String {
         ]
     });
     let mut text = table(
-        ["participant", "currency", "available", "reserved", "cap used", "cap", "cap left", "cover left", "policy", "collateral"],
+        [
+            "participant",
+            "currency",
+            "available",
+            "reserved",
+            "cap used",
+            "cap",
+            "cap left",
+            "cover left",
+            "policy",
+            "collateral",
+        ],
         rows,
     );
     let positions: Vec<_> = answer

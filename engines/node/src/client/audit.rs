@@ -64,7 +64,9 @@ enum Command {
         rows: Rows,
     },
     /// Shows one event with its exact bytes, by leaf index or event id
-    #[command(after_help = "Examples:\n  deltran audit show 17\n  deltran audit show 0190c3d5-0000-7000-8000-000000000001")]
+    #[command(
+        after_help = "Examples:\n  deltran audit show 17\n  deltran audit show 0190c3d5-0000-7000-8000-000000000001"
+    )]
     Show {
         /// Leaf index or event id
         event: String,
@@ -120,7 +122,11 @@ pub async fn run(args: AuditArgs, client: ClientArgs, out: Output) -> Result<(),
             let key = event.parse().map_or_else(|_| Key::EventId(event.clone()), Key::LeafIndex);
             let answer = session.audit(caller).get_event(GetEventRequest { key: Some(key) }).await?.into_inner();
             let event = answer.event.unwrap_or_default();
-            if session.out.json { session.out.value(&event_json(&event)) } else { say(&one(&event)).then_some(()).unwrap_or_default() }
+            if session.out.json {
+                session.out.value(&event_json(&event))
+            } else {
+                say(&one(&event));
+            }
             Ok(())
         }
         Command::Export(_) | Command::Prove(_) | Command::Checkpoint(_) => Ok(()),

@@ -1,9 +1,7 @@
 //! `deltran hold`: transactions that compliance holds; four eyes decide.
 
 use clap::{ArgGroup, Args, Subcommand};
-use deltran_api::compliance::v1::{
-    DecideHoldRequest, Hold, ListHoldsRequest, ListHoldsResponse, ProposeHoldRequest,
-};
+use deltran_api::compliance::v1::{DecideHoldRequest, Hold, ListHoldsRequest, ListHoldsResponse, ProposeHoldRequest};
 use deltran_runtime::Role;
 
 use super::{ClientArgs, Rows, Session, pages};

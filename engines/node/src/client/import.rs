@@ -1,7 +1,7 @@
 //! `deltran participant import`: participants from a file, with ids derived from its content so that a second import is
 //! harmless.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::BufReader;
 use std::path::PathBuf;
@@ -101,7 +101,9 @@ pub async fn run(session: &Session, args: &ImportArgs) -> Result<(), Problem> {
     tell(session, &outcomes, &file.refused);
 
     let failed = outcomes.iter().filter(|o| o.error.is_some()).count();
-    if let Some(away) = outcomes.iter().filter_map(|o| o.error.as_ref()).find(|e| e.kind == crate::problem::Kind::Unavailable) {
+    if let Some(away) =
+        outcomes.iter().filter_map(|o| o.error.as_ref()).find(|e| e.kind == crate::problem::Kind::Unavailable)
+    {
         return Err(Problem::unavailable(format!("{away}; run the same command again to continue")));
     }
     match (failed, file.refused.len()) {
@@ -117,7 +119,8 @@ fn bar(session: &Session, participants: usize) -> ProgressBar {
     if session.out.json || !std::io::IsTerminal::is_terminal(&std::io::stderr()) {
         return ProgressBar::hidden();
     }
-    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} participants").unwrap_or_else(|_| ProgressStyle::default_bar());
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} participants")
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
     ProgressBar::new(participants as u64).with_style(style)
 }
 
@@ -147,7 +150,8 @@ fn tell(session: &Session, outcomes: &[Outcome], refused: &[crate::file::report:
     }
     let rows = by_participant.iter().map(|(participant, outcomes)| {
         let each = |f: &dyn Fn(&Outcome) -> String| outcomes.iter().map(|o| f(o)).collect::<Vec<_>>().join("\n");
-        let result = each(&|o| o.error.as_ref().map_or_else(|| "in".to_owned(), |e| format!("line {}: {e}", o.detail.line)));
+        let result =
+            each(&|o| o.error.as_ref().map_or_else(|| "in".to_owned(), |e| format!("line {}: {e}", o.detail.line)));
         [
             participant.to_string(),
             each(&|o| o.currency.to_string()),
@@ -174,19 +178,22 @@ impl Importer<'_> {
     async fn bring_in(&self, id: ParticipantId, entry: &Entry) -> Vec<Outcome> {
         let admitted = self.admit(id, &entry.name).await;
         let mut outcomes = Vec::with_capacity(entry.currencies.len());
-        let mut limits = BTreeSet::new();
+        let mut limits = BTreeMap::new();
         for (currency, detail) in &entry.currencies {
             let result = match &admitted {
-                Ok(()) => self.equip(id, *currency, detail).await.map(|limit| limits.extend(limit)),
+                Ok(()) => self.equip(id, *currency, detail).await,
                 Err(problem) => Err(problem.clone()),
             };
-            outcomes.push(Outcome { participant: id, currency: *currency, detail: detail.clone(), error: result.err() });
+            let error = match result {
+                Ok(limit) => {
+                    limits.extend(limit.map(|limit| (limit, outcomes.len())));
+                    None
+                }
+                Err(problem) => Some(problem),
+            };
+            outcomes.push(Outcome { participant: id, currency: *currency, detail: detail.clone(), error });
         }
-        if let Err(problem) = self.wait_for(id, limits).await {
-            for outcome in outcomes.iter_mut().filter(|o| o.error.is_none()) {
-                outcome.error = Some(problem.clone());
-            }
-        }
+        self.wait_for(id, limits, &mut outcomes).await;
         outcomes
     }
 
@@ -218,7 +225,12 @@ impl Importer<'_> {
     }
 
     /// Enables a currency, sets the cap and confirms the deposit; the id of the cap's limit.
-    async fn equip(&self, id: ParticipantId, currency: Currency, detail: &InCurrency) -> Result<Option<String>, Problem> {
+    async fn equip(
+        &self,
+        id: ParticipantId,
+        currency: Currency,
+        detail: &InCurrency,
+    ) -> Result<Option<String>, Problem> {
         let key = [id.as_str(), currency.code()];
         let token = self.session.token(self.operator.clone());
         let enabled = self.known.get(id.as_str()).is_some_and(|k| k.currencies.iter().any(|c| c == currency.code()));
@@ -263,42 +275,52 @@ impl Importer<'_> {
         Ok(limit_id)
     }
 
-    /// Returns when the ledger has all these caps.
-    async fn wait_for(&self, id: ParticipantId, mut limits: BTreeSet<String>) -> Result<(), Problem> {
-        let client = self.session.risk(self.operator.clone());
+    /// Returns when the ledger has all these caps; says in their outcomes where it has not.
+    async fn wait_for(&self, id: ParticipantId, mut limits: BTreeMap<String, usize>, outcomes: &mut [Outcome]) {
         let deadline = tokio::time::Instant::now() + LIMIT_PATIENCE;
         while !limits.is_empty() {
-            let (found, _) = pages(&Rows { limit: 0 }, async |page| {
-                let request = ListLimitsRequest { page, participant: id.to_string(), state: String::new() };
-                let answer = client.clone().list_limits(request).await?.into_inner();
-                Ok((answer.limits, answer.next_page_token))
-            })
-            .await?;
-            for limit in found.iter().filter(|limit| limits.contains(&limit.limit_id)).collect::<Vec<_>>() {
-                match limit.state.as_str() {
-                    "ACTIVE" => {
-                        limits.remove(&limit.limit_id);
-                    }
-                    "SUPERSEDED" => {
-                        return Err(Problem::refused(format!(
-                            "the cap of {id} has been changed since this file was imported first: use `deltran limit propose`"
-                        )));
-                    }
-                    _ => {}
+            let states = match self.limit_states(id).await {
+                Ok(states) => states,
+                Err(problem) => {
+                    limits.into_values().for_each(|at| outcomes[at].error = Some(problem.clone()));
+                    return;
                 }
-            }
+            };
+            limits.retain(|limit, at| match states.get(limit).map(String::as_str) {
+                Some("ACTIVE") => false,
+                Some("SUPERSEDED") => {
+                    let currency = outcomes[*at].currency;
+                    outcomes[*at].error = Some(Problem::refused(format!(
+                        "the {currency} cap of {id} was changed after this file was imported first: use `deltran limit propose`"
+                    )));
+                    false
+                }
+                _ => true,
+            });
             if limits.is_empty() {
-                break;
+                return;
             }
             if tokio::time::Instant::now() > deadline {
-                return Err(Problem::unavailable(format!(
-                    "the ledger has not taken the caps of {id} after {} s",
-                    LIMIT_PATIENCE.as_secs()
-                )));
+                let seconds = LIMIT_PATIENCE.as_secs();
+                for at in limits.into_values() {
+                    let late = format!("the ledger has not taken a cap of {id} after {seconds} s");
+                    outcomes[at].error = Some(Problem::unavailable(late));
+                }
+                return;
             }
             tokio::time::sleep(LIMIT_POLL).await;
         }
-        Ok(())
+    }
+
+    async fn limit_states(&self, id: ParticipantId) -> Result<BTreeMap<String, String>, Problem> {
+        let client = self.session.risk(self.operator.clone());
+        let (found, _) = pages(&Rows { limit: 0 }, async |page| {
+            let request = ListLimitsRequest { page, participant: id.to_string(), state: String::new() };
+            let answer = client.clone().list_limits(request).await?.into_inner();
+            Ok((answer.limits, answer.next_page_token))
+        })
+        .await?;
+        Ok(found.into_iter().map(|limit| (limit.limit_id, limit.state)).collect())
     }
 }
 

@@ -134,7 +134,8 @@ fn list_table(answer: &ListLimitsResponse, more: bool) -> String {
             time(&l.effective_at),
         ]
     });
-    let head = ["limit", "kind", "participant", "amount", "currency", "state", "proposed by", "approved by", "effective at"];
+    let head =
+        ["limit", "kind", "participant", "amount", "currency", "state", "proposed by", "approved by", "effective at"];
     format!("{}\n{}", table(head, rows), shown(answer.limits.len(), "limits", more))
 }
 

@@ -98,7 +98,8 @@ impl Caller {
             [(ROLE_HEADER, Some(role.as_str())), (USER_HEADER, user), (PARTICIPANT_HEADER, participant)]
         {
             let Some(value) = value else { continue };
-            let value = value.parse().map_err(|_| Problem::usage(format!("{value:?} takes visible ASCII characters only")))?;
+            let value =
+                value.parse().map_err(|_| Problem::usage(format!("{value:?} takes visible ASCII characters only")))?;
             headers.push((name, value));
         }
         Ok(Self { headers, timeout: Some(ANSWER) })
@@ -146,7 +147,9 @@ impl Session {
     pub async fn open(args: &ClientArgs, out: Output) -> Result<Self, Problem> {
         let uri = address(args.endpoint.as_deref(), Path::new(DEFAULT_DATA));
         let transport = Transport::from_shared(uri.clone())
-            .map_err(|e| Problem::usage(format!("--endpoint {uri:?} is not an address such as {DEFAULT_ENDPOINT}: {e}")))?
+            .map_err(|e| {
+                Problem::usage(format!("--endpoint {uri:?} is not an address such as {DEFAULT_ENDPOINT}: {e}"))
+            })?
             .connect_timeout(CONNECT)
             .http2_keep_alive_interval(Duration::from_secs(10))
             .keep_alive_timeout(Duration::from_secs(10))

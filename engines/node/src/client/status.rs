@@ -9,15 +9,16 @@ use crate::problem::Problem;
 
 /// Version, engines, readiness, and how far their events have come; exit code 1 where an engine is not ready
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  deltran status\n  deltran status --json\n\nRole operator is assumed, user \"operator\".")]
-pub struct StatusArgs {
-}
+#[command(
+    after_help = "Examples:\n  deltran status\n  deltran status --json\n\nRole operator is assumed, user \"operator\"."
+)]
+pub struct StatusArgs {}
 
 /// Runs the command.
 ///
 /// # Errors
 /// What the platform answers, and an engine that is not ready.
-pub async fn run(args: StatusArgs, client: ClientArgs, out: Output) -> Result<(), Problem> {
+pub async fn run(_args: StatusArgs, client: ClientArgs, out: Output) -> Result<(), Problem> {
     let session = Session::open(&client, out).await?;
     let answer = session.platform(session.operator()?).get_status(GetStatusRequest {}).await?.into_inner();
     session.out.show("deltran.platform.v1.GetStatusResponse", &answer, |a| status_table(a, &session.uri));

@@ -107,7 +107,9 @@ impl SubmitArgs {
         }
         for (option, value) in [("--payee", &self.payee), ("--amount", &self.amount), ("--currency", &self.currency)] {
             if value.is_none() {
-                return Err(Problem::usage(format!("one transaction needs {option}: see `deltran transaction submit --help`")));
+                return Err(Problem::usage(format!(
+                    "one transaction needs {option}: see `deltran transaction submit --help`"
+                )));
             }
         }
         Ok(())

@@ -35,7 +35,9 @@ enum Command {
     #[command(after_help = submit::HELP)]
     Submit(Box<submit::SubmitArgs>),
     /// Commits a reserved transaction; the payer's command
-    #[command(after_help = "Examples:\n  deltran transaction commit 0190c3d5-0000-7000-8000-000000000001 --participant ALFAAEXX")]
+    #[command(
+        after_help = "Examples:\n  deltran transaction commit 0190c3d5-0000-7000-8000-000000000001 --participant ALFAAEXX"
+    )]
     Commit {
         /// The transaction
         id: String,
@@ -44,7 +46,9 @@ enum Command {
         participant: String,
     },
     /// Cancels a reserved transaction; the payer's command
-    #[command(after_help = "Examples:\n  deltran transaction cancel 0190c3d5-0000-7000-8000-000000000001 --participant ALFAAEXX")]
+    #[command(
+        after_help = "Examples:\n  deltran transaction cancel 0190c3d5-0000-7000-8000-000000000001 --participant ALFAAEXX"
+    )]
     Cancel {
         /// The transaction
         id: String,

@@ -82,7 +82,9 @@ enum Command {
         reason: String,
     },
     /// Ends an empty window without netting
-    #[command(after_help = "Examples:\n  deltran window abort 0190c3d5-0000-7000-8000-000000000001 --reason \"opened by mistake\"")]
+    #[command(
+        after_help = "Examples:\n  deltran window abort 0190c3d5-0000-7000-8000-000000000001 --reason \"opened by mistake\""
+    )]
     Abort {
         /// The window
         id: String,
@@ -91,7 +93,9 @@ enum Command {
         reason: String,
     },
     /// Nets FAILED windows of one currency again, alone or together
-    #[command(after_help = "Examples:\n  deltran window net 0190c3d5-0000-7000-8000-000000000001 0190c3d5-0000-7000-8000-000000000002")]
+    #[command(
+        after_help = "Examples:\n  deltran window net 0190c3d5-0000-7000-8000-000000000001 0190c3d5-0000-7000-8000-000000000002"
+    )]
     Net {
         /// The windows
         #[arg(required = true)]
@@ -179,7 +183,9 @@ pub async fn run(args: WindowArgs, client: ClientArgs, out: Output) -> Result<()
         }
         Command::Preview { id } => {
             let answer = client.preview_netting(PreviewNettingRequest { window_id: id }).await?.into_inner();
-            session.out.show("deltran.clearing.v1.PreviewNettingResponse", &answer, |a| netting(a.netting_set.as_ref()));
+            session
+                .out
+                .show("deltran.clearing.v1.PreviewNettingResponse", &answer, |a| netting(a.netting_set.as_ref()));
             Ok(())
         }
         Command::Watch { after } => watch(&session, after).await,
@@ -193,11 +199,8 @@ async fn open(session: &Session, currencies: &[String], schedule: &str, id: &Opt
     let mut client = session.clearing(session.operator()?);
     let mut windows = Vec::with_capacity(currencies.len());
     for currency in currencies {
-        let request = OpenWindowRequest {
-            window_id: id_or_fresh(id),
-            schedule: schedule.to_owned(),
-            currency: currency.clone(),
-        };
+        let request =
+            OpenWindowRequest { window_id: id_or_fresh(id), schedule: schedule.to_owned(), currency: currency.clone() };
         windows.extend(client.open_window(request).await?.into_inner().window);
     }
     tell(session, &windows);

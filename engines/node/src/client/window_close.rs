@@ -4,9 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args};
-use deltran_api::clearing::v1::{
-    CloseWindowRequest, GetWindowRequest, ListWindowsRequest, Window, WindowState,
-};
+use deltran_api::clearing::v1::{CloseWindowRequest, GetWindowRequest, ListWindowsRequest, Window, WindowState};
 use deltran_api::settlement::v1::{BatchState, FundingStatusRequest, ListBatchesRequest};
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::time::Instant;
@@ -100,8 +98,10 @@ async fn settled(session: &Session, windows: &mut BTreeMap<String, Window>, time
     let bar = if session.out.json || !std::io::IsTerminal::is_terminal(&std::io::stderr()) {
         ProgressBar::hidden()
     } else {
-        ProgressBar::new(windows.len() as u64)
-            .with_style(ProgressStyle::with_template("{bar:40} {pos}/{len} settled {msg}").unwrap_or_else(|_| ProgressStyle::default_bar()))
+        ProgressBar::new(windows.len() as u64).with_style(
+            ProgressStyle::with_template("{bar:40} {pos}/{len} settled {msg}")
+                .unwrap_or_else(|_| ProgressStyle::default_bar()),
+        )
     };
     let mut client = session.clearing(session.operator()?);
     loop {
@@ -137,7 +137,11 @@ async fn settled(session: &Session, windows: &mut BTreeMap<String, Window>, time
             bar.finish_and_clear();
             let notes: Vec<_> = open
                 .iter()
-                .map(|w| format!("{} {} {} {}", w.window_id, w.currency, w.state().as_str_name(), w.note).trim_end().to_owned())
+                .map(|w| {
+                    format!("{} {} {} {}", w.window_id, w.currency, w.state().as_str_name(), w.note)
+                        .trim_end()
+                        .to_owned()
+                })
                 .collect();
             return Err(Problem::unavailable(format!("not settled after {timeout} s: {}", notes.join("; "))));
         }
@@ -170,8 +174,12 @@ async fn awaiting_funds(session: &Session, window: &Window) -> Result<Option<Str
     let lacking = |d: &&deltran_api::settlement::v1::Funding| {
         d.missing.as_ref().is_some_and(|m| m.amount.chars().any(|c| ('1'..='9').contains(&c)))
     };
-    let short: Vec<_> =
-        funding.debtors.iter().filter(lacking).map(|d| format!("{} lacks {}", d.participant, money(&d.missing))).collect();
+    let short: Vec<_> = funding
+        .debtors
+        .iter()
+        .filter(lacking)
+        .map(|d| format!("{} lacks {}", d.participant, money(&d.missing)))
+        .collect();
     Ok(Some(format!(
         "settlement of window {} ({}) waits for funds until {}: {}; see `deltran settlement funding {}`",
         window.window_id,

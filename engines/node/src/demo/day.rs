@@ -78,7 +78,8 @@ impl Day {
             duplicates: BTreeSet::new(),
             conflicts: BTreeSet::new(),
             bad: 0,
-            transactions: b"end_to_end_id,payer,payee,payer_account,payee_account,amount,currency,beneficiary_name\n".to_vec(),
+            transactions: b"end_to_end_id,payer,payee,payer_account,payee_account,amount,currency,beneficiary_name\n"
+                .to_vec(),
         };
         let mut line = 1;
         for number in 0..payments {
@@ -120,7 +121,10 @@ impl Day {
         self.pay_again(line, 0, &first, first.amount);
         self.duplicates.insert(line);
         line += 1;
-        let other = Money::new(second.amount.minor().add(second.amount.minor()).unwrap_or(second.amount.minor()), second.amount.currency());
+        let other = Money::new(
+            second.amount.minor().add(second.amount.minor()).unwrap_or(second.amount.minor()),
+            second.amount.currency(),
+        );
         self.pay_again(line, 1, &second, other);
         self.conflicts.insert(line);
         let (a, b) = (self.banks[0], self.banks[1]);

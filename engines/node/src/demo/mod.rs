@@ -27,13 +27,15 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Run the platform through one clearing day, and verify it
 #[derive(Debug, Args)]
-#[command(after_help = "Starts a platform of its own on free ports, imports 24 banks, submits a day of payments in three \
+#[command(
+    after_help = "Starts a platform of its own on free ports, imports 24 banks, submits a day of payments in three \
 currencies, closes
 the windows, settles and verifies. Ends with 1 if any check fails. The folder is emptied first and left for a look.
 
 Examples:
   deltran demo
-  deltran demo --payments 5000 --seed 7")]
+  deltran demo --payments 5000 --seed 7"
+)]
 pub struct DemoArgs {
     /// Where the day is kept; emptied first
     #[arg(long, value_name = "DIR", default_value = "./data/demo")]
@@ -91,7 +93,7 @@ fn prepare(folder: &Path, day: &Day) -> Result<PathBuf, Problem> {
     let config = folder.join("demo.toml");
     let currencies = CURRENCIES.map(|c| format!("\"{c}\"")).join(", ");
     let text = format!(
-        "deployment = \"demo\"\n\n[[clearing.schedules]]\nname = \"demo\"\nmode = \"manual\"\ncurrencies = [{currencies}]\n\n\
+        "deployment = \"demo\"\n\n[[clearing.schedules]]\nname = \"manual\"\nmode = \"manual\"\ncurrencies = [{currencies}]\n\n\
          [settlement]\nfunding_deadline_seconds = 300\n"
     );
     std::fs::write(&config, text).map_err(failed)?;
@@ -109,8 +111,20 @@ async fn show(args: &DemoArgs, day: &Day, node: &Node) -> Result<Checks, Problem
     let collateral_id = "0190c3d5-0000-7000-8000-00000000c011";
     for user in ["risk-1", "risk-2"] {
         let command = [
-            "account", "collateral", "--participant", &short, "--policy", "collateral", "--amount", "1000000.00",
-            "--currency", "USD", "--id", collateral_id, "--user", user,
+            "account",
+            "collateral",
+            "--participant",
+            &short,
+            "--policy",
+            "collateral",
+            "--amount",
+            "1000000.00",
+            "--currency",
+            "USD",
+            "--id",
+            collateral_id,
+            "--user",
+            user,
         ];
         node.must(&command).await?;
     }
@@ -139,7 +153,18 @@ async fn show(args: &DemoArgs, day: &Day, node: &Node) -> Result<Checks, Problem
     })
     .await?;
     show_funding(&session, &waiting).await?;
-    let deposit = ["account", "deposit", "--participant", &short, "--amount", "1000000.00", "--currency", "USD", "--reference", "top-up"];
+    let deposit = [
+        "account",
+        "deposit",
+        "--participant",
+        &short,
+        "--amount",
+        "1000000.00",
+        "--currency",
+        "USD",
+        "--reference",
+        "top-up",
+    ];
     node.must(&deposit).await?;
     say(&format!("{short} tops up in time."));
     let windows = wait("every window settled", async || {
@@ -155,7 +180,8 @@ async fn show(args: &DemoArgs, day: &Day, node: &Node) -> Result<Checks, Problem
 
 fn show_submission(submitted: &Value) {
     let number = |key: &str| count(submitted[key].as_u64().unwrap_or_default());
-    let mut rows = vec![("lines", number("lines")), ("accepted", number("accepted")), ("  held for review", number("held"))];
+    let mut rows =
+        vec![("lines", number("lines")), ("accepted", number("accepted")), ("  held for review", number("held"))];
     let reasons: Vec<(String, String)> = submitted["refused_by_reason"]
         .as_object()
         .into_iter()
@@ -184,7 +210,11 @@ async fn show_funding(session: &Session, batch: &Batch) -> Result<(), Problem> {
     let funding = session.settlement(session.operator()?).funding_status(request).await?.into_inner();
     let lacking = funding.debtors.iter().filter(|d| minor(&d.missing).is_some_and(|m| m.is_positive()));
     let rows = lacking.map(|d| [d.participant.clone(), money(&d.required), money(&d.reserved), money(&d.missing)]);
-    say(&format!("\nAwaiting funds until {}\n{}", time(&batch.funding_deadline), table(["debtor", "owes", "has locked", "lacks"], rows)));
+    say(&format!(
+        "\nAwaiting funds until {}\n{}",
+        time(&batch.funding_deadline),
+        table(["debtor", "owes", "has locked", "lacks"], rows)
+    ));
     Ok(())
 }
 
@@ -203,7 +233,8 @@ async fn compare(
         let set = session.clearing(session.operator()?).get_netting_set(request).await?.into_inner().netting_set;
         sets.extend(set.map(|s| (s.currency.clone(), s)));
     }
-    let batches: BTreeMap<String, Batch> = batches(session).await?.into_iter().map(|b| (b.currency.clone(), b)).collect();
+    let batches: BTreeMap<String, Batch> =
+        batches(session).await?.into_iter().map(|b| (b.currency.clone(), b)).collect();
     let rows = windows.iter().map(|w| {
         let (set, batch) = (sets.get(&w.currency), batches.get(&w.currency));
         let efficiency = set.map(|s| format!("{}.{:02} %", s.efficiency / 100, s.efficiency % 100)).unwrap_or_default();
@@ -225,9 +256,17 @@ async fn compare(
         let Some(expected) = expected.get(currency) else { continue };
         let window = windows.iter().find(|w| w.currency == currency);
         let set = sets.get(currency);
-        checks.same(&format!("{currency}: payments in the window"), window.map(|w| w.count).unwrap_or_default(), expected.count);
+        checks.same(
+            &format!("{currency}: payments in the window"),
+            window.map(|w| w.count).unwrap_or_default(),
+            expected.count,
+        );
         let gross = window.and_then(|w| minor(&w.gross));
-        checks.check(&format!("{currency}: gross"), gross == Some(expected.gross), window.map(|w| money(&w.gross)).unwrap_or_default());
+        checks.check(
+            &format!("{currency}: gross"),
+            gross == Some(expected.gross),
+            window.map(|w| money(&w.gross)).unwrap_or_default(),
+        );
         let mut net = BTreeMap::new();
         for position in set.iter().flat_map(|s| &s.positions) {
             if let (Ok(bank), Some(value)) = (position.participant.parse(), minor(&position.net)) {
@@ -235,9 +274,17 @@ async fn compare(
             }
         }
         net.retain(|_, value| !value.is_zero());
-        checks.check(&format!("{currency}: net position of every bank"), net == expected.net, format!("{} banks", net.len()));
+        checks.check(
+            &format!("{currency}: net position of every bank"),
+            net == expected.net,
+            format!("{} banks", net.len()),
+        );
         let settled = batches.get(currency).is_some_and(|b| b.state() == BatchState::Settled && b.final_at.is_some());
-        checks.check(&format!("{currency}: settled with finality"), settled, batches.get(currency).map(|b| time(&b.final_at)).unwrap_or_default());
+        checks.check(
+            &format!("{currency}: settled with finality"),
+            settled,
+            batches.get(currency).map(|b| time(&b.final_at)).unwrap_or_default(),
+        );
     }
     Ok(())
 }
@@ -261,7 +308,11 @@ async fn verify(node: &Node, checks: &mut Checks) -> Result<(), Problem> {
     let (audit, code) = node.run(&["audit", "verify"]).await?;
     let report = if audit["report"].is_object() { &audit["report"] } else { &audit };
     let leaves = report["leaves"].as_u64().or_else(|| report["leaves"].as_str()?.parse().ok()).unwrap_or_default();
-    checks.check("the audit ledger is dense, complete and agrees with producers, streams and ledger", code == 0, format!("{} events", count(leaves)));
+    checks.check(
+        "the audit ledger is dense, complete and agrees with producers, streams and ledger",
+        code == 0,
+        format!("{} events", count(leaves)),
+    );
     Ok(())
 }
 

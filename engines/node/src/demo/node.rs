@@ -33,7 +33,9 @@ impl Node {
     pub async fn start(folder: &Path, config: &Path) -> Result<Self, Problem> {
         let program = std::env::current_exe().map_err(|e| Problem::refused(format!("this program: {e}")))?;
         let log_path = folder.join("up.log");
-        let failed = |what: String| Problem::unavailable(format!("the platform did not start: {what}; see {}", log_path.display()));
+        let failed = |what: String| {
+            Problem::unavailable(format!("the platform did not start: {what}; see {}", log_path.display()))
+        };
         let log = std::fs::File::create(&log_path).map_err(|e| failed(e.to_string()))?;
         let mut child = Command::new(&program)
             .args(["--json", "up", "--data"])
@@ -60,7 +62,8 @@ impl Node {
             return Err(failed(log.lines().last().unwrap_or("it said nothing").to_owned()));
         };
         let word = |key: &str| ready[key].as_str().unwrap_or_default().to_owned();
-        let notes = ready["notes"].as_array().into_iter().flatten().filter_map(|n| n.as_str().map(str::to_owned)).collect();
+        let notes =
+            ready["notes"].as_array().into_iter().flatten().filter_map(|n| n.as_str().map(str::to_owned)).collect();
         Ok(Self { program, child, endpoint: word("grpc"), http: word("http"), notes })
     }
 

@@ -45,6 +45,9 @@ pub enum BadLine {
     },
 }
 
+/// A line's number from 1, and its bytes without the line end or what is wrong with it.
+pub type Numbered<'a> = (u64, Result<&'a [u8], BadLine>);
+
 /// Reads lines into a buffer that stays small whatever the file holds.
 pub struct Lines<R> {
     reader: R,
@@ -64,11 +67,11 @@ impl<R: BufRead> Lines<R> {
         self.bytes
     }
 
-    /// The next line that is not empty: its number from 1, and its bytes without the line end.
+    /// The next line that is not empty.
     ///
     /// # Errors
     /// Where the file cannot be read.
-    pub fn next_line(&mut self) -> io::Result<Option<(u64, Result<&[u8], BadLine>)>> {
+    pub fn next_line(&mut self) -> io::Result<Option<Numbered<'_>>> {
         loop {
             let Some(too_long) = self.fill()? else { return Ok(None) };
             self.number += 1;
@@ -235,6 +238,16 @@ impl<const N: usize> Columns<N> {
     }
 }
 
+impl<const N: usize> Columns<N> {
+    /// What the first known column of a line seems to hold, where the line is no record: at most 35 characters.
+    pub fn first_guess(&self, line: &[u8]) -> String {
+        let text = String::from_utf8_lossy(line);
+        let field =
+            self.places.first().copied().flatten().and_then(|place| text.split(',').nth(place)).unwrap_or_default();
+        field.chars().filter(|c| !c.is_control()).take(35).collect()
+    }
+}
+
 /// A text that a spreadsheet will not take for a formula: prefixed with `'` where it begins like one.
 pub fn harmless(text: &str) -> Cow<'_, str> {
     if text.starts_with(['=', '+', '-', '@', '\t', '\r']) {
@@ -318,6 +331,7 @@ mod tests {
         assert_eq!(columns.fields(b"n,1,2").unwrap(), ["1", "2", "n"]);
         assert_eq!(columns.fields(b"n,1").unwrap_err(), BadLine::Columns { found: 2, expected: 3 });
         assert_eq!(read("amount,id").unwrap().fields(b"2,1").unwrap(), ["1", "2", ""]);
+        assert_eq!((columns.first_guess(b"n,1"), columns.first_guess(b"\xe9")), ("1".to_owned(), String::new()));
         assert!(read("id,amount,colour").unwrap_err().contains("\"colour\""));
         assert!(read("id,id,amount").unwrap_err().contains("\"id\" stands twice"));
         assert!(read("id,note").unwrap_err().contains("\"amount\" is missing"));
@@ -325,7 +339,8 @@ mod tests {
 
     #[test]
     fn formulas_are_made_harmless() {
-        for (text, safe) in [("=1+1", "'=1+1"), ("-5", "'-5"), ("@x", "'@x"), ("a=b", "a=b"), ("", ""), ("\tx", "'\tx")] {
+        for (text, safe) in [("=1+1", "'=1+1"), ("-5", "'-5"), ("@x", "'@x"), ("a=b", "a=b"), ("", ""), ("\tx", "'\tx")]
+        {
             assert_eq!(harmless(text), safe);
         }
     }

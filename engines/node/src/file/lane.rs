@@ -324,9 +324,7 @@ fn judge(item: &Item, answer: Option<SubmitItem>) -> Verdict {
         Some(Decided::Error(error)) if matches!(error.code.as_str(), "unavailable" | "overloaded" | "internal") => {
             Verdict::Again(error.message)
         }
-        Some(Decided::Error(error)) => {
-            Verdict::Refused { line: refused(item, &error.code, &error.message), replayed }
-        }
+        Some(Decided::Error(error)) => Verdict::Refused { line: refused(item, &error.code, &error.message), replayed },
         None => Verdict::Again("an answer is empty".to_owned()),
     }
 }

@@ -51,7 +51,8 @@ pub fn instruction(
     line: &[u8],
     model: SettlementModel,
 ) -> Result<TransactionInstruction, (String, String)> {
-    let fields = header.fields(line).map_err(|e| (String::new(), e.to_string()))?;
+    // The id of a line that is no record is shown as far as it can be told.
+    let fields = header.fields(line).map_err(|e| (header.first_guess(line), e.to_string()))?;
     let end_to_end_id: String = fields[0].chars().take(MAX_END_TO_END_ID).collect();
     read(fields, model).map_err(|what| (end_to_end_id, what))
 }

@@ -115,7 +115,12 @@ pub async fn submit_file(session: &Session, options: Options) -> Result<(), Prob
 }
 
 /// Reads lines until the file ends or nobody wants them any more.
-fn read(options: &Options, bytes: &AtomicU64, count: &AtomicU64, to: &mpsc::Sender<Vec<Parsed>>) -> Result<(), Problem> {
+fn read(
+    options: &Options,
+    bytes: &AtomicU64,
+    count: &AtomicU64,
+    to: &mpsc::Sender<Vec<Parsed>>,
+) -> Result<(), Problem> {
     let named = options.file.display();
     let refused = |e: &dyn std::fmt::Display| Problem::refused(format!("{named}: {e}"));
     let file = File::open(&options.file).map_err(|e| refused(&e))?;

@@ -143,7 +143,9 @@ impl Summary {
         let first: Vec<_> = self
             .first
             .iter()
-            .map(|l| json!({"line": l.line, "end_to_end_id": l.end_to_end_id, "reason": l.reason, "message": l.message}))
+            .map(
+                |l| json!({"line": l.line, "end_to_end_id": l.end_to_end_id, "reason": l.reason, "message": l.message}),
+            )
             .collect();
         json!({
             "lines": self.lines(), "accepted": self.accepted, "held": self.held, "replayed": self.replayed,
@@ -155,10 +157,7 @@ impl Summary {
 
     /// For people.
     pub fn text(&self) -> String {
-        let mut rows = vec![
-            ("lines".to_owned(), count(self.lines())),
-            ("accepted".to_owned(), count(self.accepted)),
-        ];
+        let mut rows = vec![("lines".to_owned(), count(self.lines())), ("accepted".to_owned(), count(self.accepted))];
         if self.held > 0 {
             rows.push(("  of these held for review".to_owned(), count(self.held)));
         }

@@ -30,10 +30,10 @@ pub struct WriterState {
 }
 
 impl Store {
-    /// Number of the last batch that was committed: tells whether a COMMIT of unknown outcome took
-    /// effect.
-    pub async fn last_batch(&self) -> Result<i64, DbError> {
-        Ok(sqlx::query_scalar("SELECT batch FROM writer_state").fetch_one(self.db.pool()).await?)
+    /// Number of the last batch that was committed, and the epoch of its writer: tells whether a COMMIT
+    /// of unknown outcome took effect.
+    pub async fn last_batch(&self) -> Result<(i64, i64), DbError> {
+        Ok(sqlx::query_as("SELECT batch, epoch FROM writer_state").fetch_one(self.db.pool()).await?)
     }
 
     /// The ledger as of the last commit, and the writer's counters, in one snapshot.

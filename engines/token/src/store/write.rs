@@ -27,6 +27,8 @@ pub struct Batch<'a> {
     pub before: WriterState,
     /// The time of the batch.
     pub at: Timestamp,
+    /// Epoch of the writer's lease.
+    pub epoch: i64,
 }
 
 impl Batch<'_> {
@@ -70,7 +72,7 @@ async fn counters(tx: &mut PgConnection, batch: &Batch<'_>) -> Result<(), DbErro
     let (before, after) = (batch.before, batch.after());
     let updated = sqlx::query(
         "WITH numbers AS (UPDATE outbox_counter SET assigned = $1 WHERE assigned = $2 AND epoch = $3 RETURNING 1)
-         UPDATE writer_state SET batch = $4, posting_seq = $5, position = $6, last_at = $7
+         UPDATE writer_state SET batch = $4, posting_seq = $5, position = $6, last_at = $7, epoch = $9
          WHERE batch = $8 AND EXISTS (SELECT FROM numbers)",
     )
     .bind(after.assigned as i64)
@@ -81,6 +83,7 @@ async fn counters(tx: &mut PgConnection, batch: &Batch<'_>) -> Result<(), DbErro
     .bind(after.position)
     .bind(batch.ledger.last_at.micros())
     .bind(before.batch)
+    .bind(batch.epoch)
     .execute(tx)
     .await?
     .rows_affected();
