@@ -51,6 +51,7 @@ class Watch(threading.Thread):
         super().__init__(daemon=True)
         self.wanted = wanted
         self.seen = {}
+        self.problem = None
         self.changed = threading.Condition()
         self.call = service.WatchTransactions(token.WatchTransactionsRequest(only_new=True), metadata=who)
         # The answer's headers come when the platform is watching: what is submitted afterwards is seen.
@@ -67,12 +68,15 @@ class Watch(threading.Thread):
         except grpc.RpcError as error:
             # Cancelling is how it is ended.
             if error.code() != grpc.StatusCode.CANCELLED:
-                print(f"watch ended: {error.details()}", file=sys.stderr)
+                with self.changed:
+                    self.problem = error.details()
+                    self.changed.notify_all()
 
     def wait_for(self, ids, seconds):
         """Whether an event of each was seen in time."""
         with self.changed:
-            return self.changed.wait_for(lambda: all(i in self.seen for i in ids), timeout=seconds)
+            self.changed.wait_for(lambda: self.problem or all(i in self.seen for i in ids), timeout=seconds)
+            return all(i in self.seen for i in ids)
 
 
 def run(token, token_grpc, options):
@@ -115,6 +119,7 @@ def run(token, token_grpc, options):
             print("event", transaction, event, position)
         print(f"{options.count} submitted, {options.count - refused} accepted, {refused} refused, {len(fresh)} new")
         if not complete:
+            print(f"error: not every event was seen: {watch.problem or 'none came in time'}", file=sys.stderr)
             return 3
         return 1 if refused else 0
 

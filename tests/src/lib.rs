@@ -9,6 +9,7 @@
 mod backbone;
 mod engines;
 mod nats;
+pub mod node;
 mod postgres;
 mod stack;
 mod wait;

@@ -7,8 +7,7 @@ use std::time::Duration;
 use deltran_events::Event;
 use deltran_events::data::clearing::{NettingCompleted, WindowNetted};
 use deltran_kernel::{Currency, Money, NettingSetId, Timestamp, WindowId};
-use deltran_messaging::{Door, Outbox, Outgoing};
-use deltran_runtime::db::Tx;
+use deltran_messaging::{Door, DoorTx, Outbox, Outgoing};
 use deltran_runtime::{Caller, DbError, EngineContext, Failure, FailureKind};
 use sqlx::PgConnection;
 use tokio::sync::{Notify, watch};
@@ -98,19 +97,16 @@ impl Clearing {
     }
 
     /// Begins a transaction about a currency's windows.
-    async fn begin(&self, currency: Currency) -> Result<Tx, Failure> {
-        let mut tx = self.context.db.begin().await?;
+    async fn begin(&self, currency: Currency) -> Result<DoorTx, Failure> {
+        let mut tx = self.door.begin("command").await?;
         store::lock_currency(&mut tx, currency).await?;
         Ok(tx)
     }
 
     /// Writes rows and events, commits, and wakes whoever waits for them.
-    async fn finish(&self, mut tx: Tx, change: Change, caller: &Caller) -> Result<(), Failure> {
+    async fn finish(&self, mut tx: DoorTx, change: Change, caller: &Caller) -> Result<(), Failure> {
         store::apply(&mut tx, &change.writes).await?;
-        let outbox = self.door.outbox();
-        outbox.append(&mut tx, &caused(change.events, caller)).await?;
-        tx.commit().await?;
-        outbox.wake();
+        tx.commit(&caused(change.events, caller)).await?;
         self.nudge();
         Ok(())
     }
@@ -365,7 +361,7 @@ impl Clearing {
     }
 }
 
-async fn locked(tx: &mut Tx, id: WindowId) -> Result<Window, Failure> {
+async fn locked(tx: &mut DoorTx, id: WindowId) -> Result<Window, Failure> {
     store::window_for_update(tx, id).await?.ok_or_else(|| Failure::not_found("window", id))
 }
 

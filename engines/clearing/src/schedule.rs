@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use deltran_events::Event;
 use deltran_kernel::{Currency, NettingSetId, WindowId};
-use deltran_runtime::db::Tx;
+use deltran_messaging::DoorTx;
 use deltran_runtime::lease::Epoch;
 use deltran_runtime::{DbError, Failure};
 use futures::StreamExt;
@@ -195,28 +195,25 @@ impl Driver {
     }
 
     /// Begins a transaction of the singleton: its own epoch first, then the currency.
-    async fn begin(&self, currency: Currency) -> Result<Tx, Trouble> {
-        let mut tx = self.clearing.context.db.begin().await?;
+    async fn begin(&self, currency: Currency) -> Result<DoorTx, Trouble> {
+        let mut tx = self.clearing.door.begin("windows").await?;
         self.epoch.check(&mut tx).await?;
         store::lock_currency(&mut tx, currency).await?;
         Ok(tx)
     }
 
-    async fn finish(&self, mut tx: Tx, change: Change) -> Result<Progress, Trouble> {
+    async fn finish(&self, mut tx: DoorTx, change: Change) -> Result<Progress, Trouble> {
         store::apply(&mut tx, &change.writes).await?;
         self.publish(tx, change.events).await
     }
 
-    async fn publish(&self, mut tx: Tx, events: Vec<(WindowId, Event)>) -> Result<Progress, Trouble> {
-        let outbox = self.clearing.door.outbox();
-        outbox.append(&mut tx, &outgoing(events, USER)).await?;
-        tx.commit().await?;
-        outbox.wake();
+    async fn publish(&self, tx: DoorTx, events: Vec<(WindowId, Event)>) -> Result<Progress, Trouble> {
+        tx.commit(&outgoing(events, USER)).await?;
         Ok(true)
     }
 
     /// The window as it is in this transaction, where it is still in the state that was seen.
-    async fn again(&self, tx: &mut Tx, seen: &Window) -> Result<Option<Window>, Trouble> {
+    async fn again(&self, tx: &mut DoorTx, seen: &Window) -> Result<Option<Window>, Trouble> {
         Ok(store::window_for_update(tx, seen.id).await?.filter(|w| w.state == seen.state))
     }
 
@@ -229,7 +226,7 @@ impl Driver {
         if store::set_note(&mut tx, window.id, Some(note)).await? {
             tracing::warn!(window.id = %window.id, window.state = %window.state, note, "window waits");
         }
-        tx.commit().await?;
+        tx.commit(&[]).await?;
         self.clearing.announce();
         Ok(false)
     }

@@ -8,7 +8,6 @@ use std::time::Duration;
 use deltran_events::data::compliance::{AlertRaised, HoldPlaced, ListLoaded, ScreeningHit};
 use deltran_kernel::{Clock, HoldId, IdSource, ParticipantId, TransactionId};
 use deltran_messaging::{Door, Outgoing};
-use deltran_runtime::db::Tx;
 use deltran_runtime::{DbError, EngineContext, Failure, FailureKind};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -180,7 +179,7 @@ impl Desk {
 
     async fn place(&self, holds: &[NewHold], hits: &Hits<'_>, by: &By) -> Result<(), DbError> {
         let now = self.clock.now();
-        let mut tx = self.door.db().begin().await?;
+        let mut tx = self.door.begin("command").await?;
         let placed = store::place_holds(&mut tx, holds).await?;
         let without_list = hits.values().any(|(_, found)| found.evidence == Evidence::NoList);
         let mut events = Vec::new();
@@ -196,15 +195,7 @@ impl Desk {
                 events.extend(events_of(new, found, by));
             }
         }
-        self.commit(tx, &events).await
-    }
-
-    /// Ends a transaction with the events that it causes.
-    pub(crate) async fn commit(&self, mut tx: Tx, events: &[Outgoing]) -> Result<(), DbError> {
-        self.door.outbox().append(&mut tx, events).await?;
-        tx.commit().await?;
-        self.door.outbox().wake();
-        Ok(())
+        tx.commit(&events).await
     }
 
     /// Puts a list in use, or says that it is in use already.
@@ -228,7 +219,7 @@ impl Desk {
             .map_err(Failure::internal)?;
         let list = parsed.map_err(CommandError::from)?;
         let at = self.clock.now();
-        let mut tx = self.door.db().begin().await?;
+        let mut tx = self.door.begin("command").await?;
         let head = store::lock_list_head(&mut tx, OPERATOR).await?;
         let outcome = match &head.list {
             Some(present) if only_first || present.version == list.version() => {
@@ -247,7 +238,7 @@ impl Desk {
                     loaded_by: by.user.clone(),
                 };
                 let event = Outgoing::new(event, &loaded.version, &by.user).traced(by.trace.clone());
-                self.commit(tx, &[event]).await?;
+                tx.commit(&[event]).await?;
                 Outcome::Executed(next)
             }
         };
@@ -283,12 +274,12 @@ impl Desk {
         decision: impl Fn(&Hold) -> Result<Outcome<Hold>, HoldError>,
     ) -> Result<Hold, CommandError> {
         let at = self.clock.now();
-        let mut tx = self.door.db().begin().await?;
+        let mut tx = self.door.begin("command").await?;
         let hold = store::lock_hold(&mut tx, id).await?.ok_or(HoldError::NotFound(id))?;
         let outcome = decision(&hold)?;
         if let Outcome::Executed(next) = &outcome {
             store::save_hold(&mut tx, next, &by.user, at).await?;
-            self.commit(tx, &[]).await?;
+            tx.commit(&[]).await?;
         }
         Ok(outcome.into_inner())
     }

@@ -147,7 +147,7 @@ impl Driver {
 
     async fn end(&self, asked: &Hold, ledger: &Ledger) -> Result<(), DbError> {
         let now = self.desk.clock.now();
-        let mut tx = self.desk.door.db().begin().await?;
+        let mut tx = self.desk.door.begin("hold_ended").await?;
         self.epoch.check(&mut tx).await?;
         let Some(hold) = store::lock_hold(&mut tx, asked.hold_id).await? else { return Ok(()) };
         let Some(finished) = finish(&hold, ledger, now) else { return Ok(()) };
@@ -156,7 +156,7 @@ impl Driver {
         if finished.surprise {
             events.push(surprised(&finished.hold));
         }
-        self.desk.commit(tx, &events).await?;
+        tx.commit(&events).await?;
         self.desk.finished.notify_waiters();
         Ok(())
     }

@@ -19,7 +19,7 @@ pub mod watch;
 pub use broker::{Broker, BrokerError};
 pub use consumer::{ApplyError, Consumer, Handler};
 pub use delivery::{Delivery, producer_of};
-pub use door::Door;
+pub use door::{Door, DoorTx};
 pub use outbox::{Outbox, Outgoing};
 pub use relay::Relay;
 

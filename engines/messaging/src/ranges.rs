@@ -88,7 +88,7 @@ mod tests {
             let mut model = BTreeSet::new();
             for n in numbers {
                 prop_assert_eq!(ranges.insert(n), model.insert(n));
-                prop_assert_eq!(Ranges::from_pairs(&ranges.to_pairs()).as_ref(), Some(&ranges));
+                prop_assert_eq!(Ranges::from_pairs(&ranges.to_pairs()), Some(ranges.clone()));
                 prop_assert_eq!(ranges.count(), model.len() as u64);
                 prop_assert_eq!(ranges.highest(), model.last().copied().unwrap_or(0));
                 let contiguous = (1..).take_while(|n| model.contains(n)).count() as u64;

@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use deltran_events::data::risk::{BreakerClosed, BreakerOpened, LimitChanged, LimitProposed};
 use deltran_kernel::{Clock, CommandId};
-use deltran_messaging::{Door, Outgoing};
-use deltran_runtime::db::Tx;
+use deltran_messaging::{Door, DoorTx, Outgoing};
 use deltran_runtime::{DbError, EngineContext, Failure, FailureKind};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -94,21 +93,13 @@ impl Desk {
         }
     }
 
-    /// Ends a transaction with the events that it causes.
-    async fn commit(&self, mut tx: Tx, events: &[Outgoing]) -> Result<(), DbError> {
-        self.door.outbox().append(&mut tx, events).await?;
-        tx.commit().await?;
-        self.door.outbox().wake();
-        Ok(())
-    }
-
     /// Proposes a limit.
     ///
     /// # Errors
     /// `malformed`, `conflict`.
     pub async fn propose(&self, proposal: &Proposal, by: &By) -> Result<Outcome<Limit>, CommandError> {
         let at = self.clock.now();
-        let mut tx = self.door.db().begin().await?;
+        let mut tx = self.door.begin("command").await?;
         let existing = store::lock_limit(&mut tx, proposal.limit_id).await?;
         let outcome = limit::propose(existing.as_ref(), proposal, &by.user, at)?;
         let Outcome::Executed(new) = &outcome else { return Ok(outcome) };
@@ -127,7 +118,7 @@ impl Desk {
             reason: proposal.reason.clone(),
         };
         let event = of(new, Outgoing::new(event, proposal.limit_id, &by.user).traced(by.trace.clone()));
-        self.commit(tx, &[event]).await?;
+        tx.commit(&[event]).await?;
         Ok(outcome)
     }
 
@@ -148,7 +139,7 @@ impl Desk {
 
     async fn approve_now(&self, id: CommandId, by: &By) -> Result<Outcome<Limit>, CommandError> {
         let at = self.clock.now();
-        let mut tx = self.door.db().begin().await?;
+        let mut tx = self.door.begin("command").await?;
         let approval = store::lock_version(&mut tx).await? + 1;
         let limit = store::lock_limit(&mut tx, id).await?.ok_or(LimitError::NotFound(id))?;
         let outcome = limit::approve(&limit, &by.user, at, approval)?;
@@ -156,7 +147,7 @@ impl Desk {
             store::set_version(&mut tx, approval).await?;
             store::save_limit(&mut tx, next, &by.user, at).await?;
             let events = changed(next, by.trace.clone());
-            self.commit(tx, &events).await?;
+            tx.commit(&events).await?;
         }
         Ok(outcome)
     }
@@ -196,7 +187,7 @@ impl Desk {
 
     /// Records what the ledger answered about a cap, in a transaction of the driver that begins with the
     /// check of its lease.
-    pub(crate) async fn ledger_answered(&self, mut tx: Tx, asked: &Limit, ledger: &Ledger) -> Result<(), DbError> {
+    pub(crate) async fn ledger_answered(&self, mut tx: DoorTx, asked: &Limit, ledger: &Ledger) -> Result<(), DbError> {
         let at = self.clock.now();
         let Some(limit) = store::lock_limit(&mut tx, asked.proposal.limit_id).await? else { return Ok(()) };
         if limit.approval != asked.approval {
@@ -204,7 +195,7 @@ impl Desk {
         }
         let Some(next) = limit::answered(&limit, ledger, at) else { return Ok(()) };
         store::save_limit(&mut tx, &next, "risk-engine", at).await?;
-        self.commit(tx, &changed(&next, None)).await?;
+        tx.commit(&changed(&next, None)).await?;
         self.answered.notify_waiters();
         Ok(())
     }
@@ -222,7 +213,7 @@ impl Desk {
 
     async fn set_breaker_now(&self, command: &SetBreaker, by: &By) -> Result<Outcome<Breaker>, CommandError> {
         let at = self.clock.now();
-        let mut tx = self.door.db().begin().await?;
+        let mut tx = self.door.begin("command").await?;
         let version = store::lock_version(&mut tx).await? + 1;
         let earlier = store::find_breaker_command(&mut tx, command.command_id).await?;
         let present = store::find_breaker(&mut tx, command.scope).await?;
@@ -244,7 +235,7 @@ impl Desk {
                 breaker::Scope::Participant(participant) => event.of(participant),
                 _ => event,
             };
-            self.commit(tx, &[event.traced(by.trace.clone())]).await?;
+            tx.commit(&[event.traced(by.trace.clone())]).await?;
         }
         Ok(outcome)
     }

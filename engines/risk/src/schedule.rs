@@ -93,7 +93,7 @@ impl Driver {
             }
             match self.ask(&limit).await {
                 Ok(ledger) => {
-                    let mut tx = self.desk.door.db().begin().await?;
+                    let mut tx = self.desk.door.begin("limit_answered").await?;
                     self.epoch.check(&mut tx).await?;
                     self.desk.ledger_answered(tx, &limit, &ledger).await?;
                 }

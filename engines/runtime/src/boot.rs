@@ -94,15 +94,18 @@ pub async fn serve(
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), BootError> {
     let other = |e: &dyn std::fmt::Display| BootError::Other(e.to_string());
-    let reflection = tonic_reflection::server::Builder::configure()
-        .register_encoded_file_descriptor_set(deltran_api::DESCRIPTORS)
-        .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-        .build_v1()
-        .map_err(|e| other(&e))?;
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(deltran_api::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    // Many clients know only the older name of the same service.
+    let reflection_v1alpha = reflection().build_v1alpha().map_err(|e| other(&e))?;
+    let reflection_v1 = reflection().build_v1().map_err(|e| other(&e))?;
     let (health_reporter, health_service) = tonic_health::server::health_reporter();
 
     let mut routes = Routes::builder();
-    routes.add_service(reflection).add_service(health_service);
+    routes.add_service(reflection_v1).add_service(reflection_v1alpha).add_service(health_service);
     let mut workers: Vec<Worker> = Vec::new();
     let mut drains = Vec::new();
     for engine in engines {

@@ -163,15 +163,18 @@ impl Db {
                     self.metrics.tx_retries.with_label_values(&[self.engine, name]).inc();
                 }
                 outcome => {
-                    let result = if outcome.is_ok() { "ok" } else { "error" };
-                    self.metrics
-                        .tx_seconds
-                        .with_label_values(&[self.engine, name, result])
-                        .observe(started.elapsed().as_secs_f64());
+                    self.observe(name, started, outcome.is_ok());
                     return outcome;
                 }
             }
         }
+    }
+
+    /// Counts a transaction that has ended.
+    pub fn observe(&self, name: &'static str, started: Instant, ok: bool) {
+        let result = if ok { "ok" } else { "error" };
+        let seconds = started.elapsed().as_secs_f64();
+        self.metrics.tx_seconds.with_label_values(&[self.engine, name, result]).observe(seconds);
     }
 
     async fn try_tx<T, E, F>(&self, work: &mut F) -> Result<T, E>

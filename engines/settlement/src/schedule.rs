@@ -204,7 +204,7 @@ impl Driver {
     /// Stores a decision with its events, as the holder of the lease. False where the batch was written
     /// since it was read.
     async fn save(&self, epoch: &Epoch, before: &Stored, legs: &Legs, decision: &Decision) -> Result<bool, DbError> {
-        let mut tx = self.door.db().begin().await?;
+        let mut tx = self.door.begin("batches").await?;
         epoch.check(&mut tx).await?;
         if !store::save(&mut tx, before, legs, decision).await? {
             return Ok(false);
@@ -212,10 +212,8 @@ impl Driver {
         let correlation = decision.batch.terms.netting_set_id;
         let events: Vec<Outgoing> =
             decision.events.iter().map(|event| Outgoing::new(event.clone(), correlation, crate::USER)).collect();
-        self.door.outbox().append(&mut tx, &events).await?;
         // A lost COMMIT is read back by the next turn: it begins with what is stored.
-        tx.commit().await?;
-        self.door.outbox().wake();
+        tx.commit(&events).await?;
         Ok(true)
     }
 
