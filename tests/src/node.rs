@@ -92,7 +92,8 @@ pub async fn run(mut prepare: impl FnMut(&mut Command)) -> Ran {
     prepare(&mut command);
     let mut command = tokio::process::Command::from(command);
     command.kill_on_drop(true);
-    let output = tokio::time::timeout(PATIENCE * 2, command.output()).await.expect("the command ends").expect("it runs");
+    let output =
+        tokio::time::timeout(PATIENCE * 2, command.output()).await.expect("the command ends").expect("it runs");
     let json = serde_json::Deserializer::from_slice(&output.stdout).into_iter().next();
     Ran {
         json: json.and_then(Result::ok).unwrap_or_default(),
@@ -306,6 +307,11 @@ impl Deltran {
         self.must(&["audit", "verify"]).await;
     }
 
+    /// Its process.
+    pub fn pid(&self) -> i32 {
+        self.child.as_ref().map(|(child, _)| child.id().cast_signed()).expect("it runs")
+    }
+
     /// The process of a private server: `nats` or `postgres`.
     pub fn server(&self, name: &str) -> Option<i32> {
         let text = std::fs::read_to_string(self.data().join("run.json")).ok()?;
@@ -322,7 +328,8 @@ impl Deltran {
 
     /// Waits until a server that was killed runs again as another process.
     pub async fn server_is_back(&self, name: &str, killed: i32) {
-        within(PATIENCE, "another process of the server", async || self.server(name).filter(|pid| *pid != killed)).await;
+        within(PATIENCE, "another process of the server", async || self.server(name).filter(|pid| *pid != killed))
+            .await;
     }
 
     /// Kills the program as a crash would; its servers live on.

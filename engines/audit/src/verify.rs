@@ -129,7 +129,7 @@ impl Verifier {
             .map_err(|status| status.message().to_owned())?
             .into_inner();
         let invariants =
-            answer.results.into_iter().map(|r| (r.invariant, r.holds, format!("{}: {}", r.statement, r.detail)));
+            answer.results.into_iter().map(|r| (r.invariant, r.holds, if r.detail.is_empty() { r.statement } else { format!("{}: {}", r.statement, r.detail) }));
         Ok(LedgerSays { invariants: invariants.collect(), transactions: answer.transactions })
     }
 

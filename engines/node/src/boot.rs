@@ -141,7 +141,14 @@ pub async fn migrate(config: &Config, entries: &[&'static Entry]) -> Result<(), 
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 let mut problem = Problem::from(error);
-                problem.message = format!("engine {} at {}: {}", entry.name, without_password(url), problem.message);
+                // What sqlx says of a schema that another version has made.
+                let hint = if problem.message.contains("previously applied") {
+                    "; another version of DelTran made it: use that version, or an empty database or data folder"
+                } else {
+                    ""
+                };
+                problem.message =
+                    format!("engine {} at {}: {}{hint}", entry.name, without_password(url), problem.message);
                 return Err(problem);
             }
             Err(_) => {

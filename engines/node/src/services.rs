@@ -17,8 +17,8 @@ use crate::problem::Problem;
 /// Run a command beside a private Postgres, for tests
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The command finds the superuser's URL of the Postgres in DELTRAN_TEST_DATABASE_URL and the broker's program in
-DELTRAN_TEST_NATS_SERVER. Its exit code is that of this command. SIGINT and SIGTERM are handed on to it
+    after_help = "The command finds the superuser's URL of the Postgres in DELTRAN_TEST_DATABASE_URL and the broker's program in \
+DELTRAN_TEST_NATS_SERVER. Its exit code is that of this command. SIGINT and SIGTERM are handed on to it \
 and to all that it started; a second one ends them at once.
 
 Examples:

@@ -17,7 +17,7 @@ const DEFAULT_URL: &str = "nats://127.0.0.1:4222";
 #[derive(Debug, Args)]
 #[command(
     after_help = "The broker is the one of DELTRAN_NATS_URL or nats.url in deltran.toml, else the one that ./data/endpoint.json \
-names, else
+names, else \
 nats://127.0.0.1:4222. Exit code 3 where it does not answer.
 
 Examples:

@@ -20,9 +20,9 @@ use crate::problem::Problem;
 #[derive(Debug, Args)]
 #[command(
     after_help = "A private broker and a private Postgres are started under the data folder, unless DELTRAN_NATS_URL or \
-DELTRAN_DATABASE_URL
-(or nats.url, database.url in deltran.toml) name others. Ports 50051, 8080, 4222, 8222 and 5432 are used where they are free,
-others where they are not. TLS is off and only loopback is served. Commands run from the same folder find the platform by
+DELTRAN_DATABASE_URL \
+(or nats.url, database.url in deltran.toml) name others. Ports 50051, 8080, 4222, 8222 and 5432 are used where they are free, \
+others where they are not. TLS is off and only loopback is served. Commands run from the same folder find the platform by \
 itself.
 
 On a terminal the log shows warnings only; DELTRAN_TELEMETRY_LOG=debug shows more.

@@ -70,7 +70,7 @@ impl DeadLetters {
                 Failure::unavailable("the broker did not acknowledge it: whether it was stored is unknown; try again")
             },
         )?;
-        let mut tx = self.door.db().begin().await?;
+        let mut tx = self.door.begin("dead_letter").await?;
         let mut row = Letters::lock(&mut tx, id).await?.ok_or_else(|| Failure::not_found("dead letter", id))?;
         if row.replays >= number {
             // Somebody else replayed it at the same time, under the same number: it was published once.
@@ -79,9 +79,7 @@ impl DeadLetters {
         Letters::decide(&mut tx, id, LetterState::Replayed, number, &caller.user).await?;
         let event = DeadLetterReplayed { dead_letter_id: id, decided_by: caller.user.clone(), reason };
         let outgoing = [Outgoing::new(event, correlation(id), caller.user.clone()).traced(caller.trace)];
-        self.door.outbox().append(&mut tx, &outgoing).await?;
-        tx.commit().await?;
-        self.door.outbox().wake();
+        tx.commit(&outgoing).await?;
         (row.state, row.replays, row.decided_by) = (LetterState::Replayed, number, Some(caller.user));
         Ok(row)
     }
@@ -90,7 +88,7 @@ impl DeadLetters {
         let caller = Caller::of(&request)?;
         let request = request.into_inner();
         let (id, reason) = (request.dead_letter_id, wire::required_text("reason", &request.reason, MAX_REASON)?);
-        let mut tx = self.door.db().begin().await?;
+        let mut tx = self.door.begin("dead_letter").await?;
         let mut row = Letters::lock(&mut tx, id).await?.ok_or_else(|| Failure::not_found("dead letter", id))?;
         let state = match letter::discard(row.state).map_err(|refused| refusal(id, &refused, row.state))? {
             Outcome::Executed(state) => state,
@@ -99,9 +97,7 @@ impl DeadLetters {
         Letters::decide(&mut tx, id, state, row.replays, &caller.user).await?;
         let event = DeadLetterDropped { dead_letter_id: id, decided_by: caller.user.clone(), reason };
         let outgoing = [Outgoing::new(event, correlation(id), caller.user.clone()).traced(caller.trace)];
-        self.door.outbox().append(&mut tx, &outgoing).await?;
-        tx.commit().await?;
-        self.door.outbox().wake();
+        tx.commit(&outgoing).await?;
         (row.state, row.decided_by) = (state, Some(caller.user));
         Ok(row)
     }

@@ -15,9 +15,5 @@ async fn note_access(context: &EngineContext, door: &Door, caller: &Caller, quer
     let event = AccessGranted { user: caller.user.clone(), role: caller.role.as_str().to_owned(), query };
     let correlation = context.ids.next_id(context.clock.now());
     let outgoing = [Outgoing::new(event, correlation, caller.user.clone()).traced(caller.trace.clone())];
-    let mut tx = door.db().begin().await?;
-    door.outbox().append(&mut tx, &outgoing).await?;
-    tx.commit().await?;
-    door.outbox().wake();
-    Ok(())
+    Ok(door.begin("access").await?.commit(&outgoing).await?)
 }

@@ -36,10 +36,10 @@ const TRIES: u32 = 5;
 
 /// The help after the options.
 pub const HELP: &str = "Columns: participant, name, currency, opening_deposit, net_debit_cap; one line per participant and \
-currency.
-Each participant is registered and activated, each currency enabled; the cap is proposed by --user and approved by
---approver, who must be two people; the opening deposit is confirmed. All ids come from the file's content: a second import
-of the same file changes nothing. Another deposit for a participant and currency that has had its opening one is a conflict:
+currency. \
+Each participant is registered and activated, each currency enabled; the cap is proposed by --user and approved by \
+--approver, who must be two people; the opening deposit is confirmed. All ids come from the file's content: a second import \
+of the same file changes nothing. Another deposit for a participant and currency that has had its opening one is a conflict: \
 use `deltran account deposit`.
 
 Exit code 1 where a line could not be used or was refused; the others are brought in.

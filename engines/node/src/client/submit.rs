@@ -16,12 +16,12 @@ word_parser!(priority, Priority);
 
 /// The help after the options.
 pub const HELP: &str = "Columns of a file: end_to_end_id, payer, payee, amount, currency, and where wanted payer_account, \
-payee_account,
-transaction_id, originator_name, beneficiary_name, model. The header decides; an unknown column is an error. Without
+payee_account, \
+transaction_id, originator_name, beneficiary_name, model. The header decides; an unknown column is an error. Without \
 transaction_id the id is UUIDv5 of payer and end_to_end_id. A party goes along to screening where its name is given.
 
-A line that cannot be used is reported with its number and the rest goes on. Each payer's lines go over a stream of its own,
-as that payer. What was not answered is sent again under the same id; after --timeout without progress the command ends with
+A line that cannot be used is reported with its number and the rest goes on. Each payer's lines go over a stream of its own, \
+as that payer. What was not answered is sent again under the same id; after --timeout without progress the command ends with \
 exit code 3, and running it again continues.
 
 Exit code 0: every line was accepted. 1: some were refused or could not be used. 3: no answer, run it again.

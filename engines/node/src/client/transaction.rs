@@ -22,7 +22,7 @@ word_parser!(transaction_state, TransactionState);
   deltran transaction submit --file day.csv --report refused.csv
   deltran transaction list --participant ALFAAEXX
 
-submit, commit, cancel and return are a bank's commands and call as the participant; show, list and watch call as operator
+submit, commit, cancel and return are a bank's commands and call as the participant; show, list and watch call as operator \
 unless --role bank --participant BIC is given.")]
 pub struct TransactionArgs {
     #[command(subcommand)]

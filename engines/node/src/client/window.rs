@@ -78,7 +78,7 @@ enum Command {
         #[arg(long, value_name = "TIME")]
         until: Timestamp,
         /// Why, for the record
-        #[arg(long, default_value = "")]
+        #[arg(long)]
         reason: String,
     },
     /// Ends an empty window without netting

@@ -17,10 +17,10 @@ use crate::problem::{Kind, Problem};
 
 /// The help after the options.
 pub const HELP: &str = "With --and-open the next window of each currency opens at the same instant; its id comes from the \
-closed one's, so
-that running the command again is harmless.
+closed one's, so \
+that a command whose answer was lost never opens two.
 
-With --wait the command ends when every window is SETTLED (or ABORTED). Exit code 1 where one FAILED or its settlement waits
+With --wait the command ends when every window is SETTLED (or ABORTED). Exit code 1 where one FAILED or its settlement waits \
 for funds: the reason is printed. Exit code 3 after --timeout.
 
 Examples:
