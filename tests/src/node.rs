@@ -18,6 +18,7 @@ use deltran_api::token::v1::{
     GetBalancesRequest, ListTransactionsRequest, SubmitItem, SubmitTransactionsRequest, TransactionInstruction,
     TransactionView,
 };
+use deltran_runtime::embedded::find_nats_server;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -79,9 +80,10 @@ fn command() -> Command {
     for name in ["DELTRAN_NATS_URL", "DELTRAN_DATABASE_URL", "DELTRAN_CLIENT_ENDPOINT", "DELTRAN_CLIENT_USER"] {
         command.env_remove(name);
     }
-    if let Some(server) = std::env::var_os("DELTRAN_TEST_NATS_SERVER") {
-        command.env("DELTRAN_NATS_SERVER", server);
-    }
+    // Commands run in folders of their own, from where the repository's tools are not found.
+    let server = std::env::var_os("DELTRAN_TEST_NATS_SERVER").map(PathBuf::from);
+    let server = server.unwrap_or_else(|| find_nats_server().unwrap_or_else(|e| panic!("{e}")));
+    command.env("DELTRAN_NATS_SERVER", server);
     command.env_remove("DELTRAN_CLIENT_ROLE").stdin(Stdio::null());
     command
 }

@@ -5,11 +5,12 @@
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 
-use deltran_api::token::v1::submit_item::Result::Outcome;
+use deltran_api::token::v1::submit_item::Result::{Error, Outcome};
+use deltran_api::token::v1::token_service_client::TokenServiceClient;
 use deltran_api::token::v1::{
     SubmitItem, SubmitTransactionRequest, TransactionInstruction, TransactionOutcome, TransactionState,
 };
-use deltran_tests::node::{Deltran, PATIENCE, folder, id, pay, processes_of, run, submit_many};
+use deltran_tests::node::{Connection, Deltran, PATIENCE, folder, id, pay, processes_of, run, submit_many};
 use deltran_tests::within;
 use tonic::Code;
 use tonic_types::StatusExt;
@@ -60,12 +61,31 @@ async fn until_it_breaks(
     outcomes
 }
 
+/// Sends a message until every item of it has an outcome: a platform that has just come up asks for patience first.
+async fn patiently(
+    bank: &mut TokenServiceClient<Connection>,
+    transactions: &[TransactionInstruction],
+) -> Vec<SubmitItem> {
+    within(PATIENCE, "the ledger to take payments", async || {
+        let items = match submit_many(bank, transactions.to_vec()).await {
+            Ok(items) => items,
+            Err(status) => {
+                assert_eq!(status.code(), Code::Unavailable, "{status:?}");
+                return None;
+            }
+        };
+        let waits = items.iter().any(|i| matches!(&i.result, Some(Error(refusal)) if refusal.code == "unavailable"));
+        (!waits).then_some(items)
+    })
+    .await
+}
+
 /// Sends everything again: what was told stays so, and what was not is decided once.
 async fn send_again(node: &Deltran, told: &Outcomes, messages: usize) {
     for from in 0..BANKS.len() {
         let mut bank = node.bank(BANKS[from]);
         for number in 0..messages {
-            for item in submit_many(&mut bank, message(from, number)).await.unwrap() {
+            for item in patiently(&mut bank, &message(from, number)).await {
                 let (again, replayed) = outcome(item);
                 if let Some(first) = told.get(&again.transaction_id) {
                     assert_eq!((first, true), (&again, replayed));

@@ -92,7 +92,8 @@ impl Shell {
     async fn start(&self, line: &str, wanted: impl Fn(&str) -> bool) -> Lasting {
         // Without a shell between, so that a signal reaches the program.
         let mut command = self.command(&format!("exec {line}"));
-        command.stderr(Stdio::inherit());
+        let log = self.folder.join("started.log");
+        command.stderr(std::fs::File::create(&log).unwrap());
         let mut child = command.spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         let found = timeout(PATIENCE, async {
@@ -103,7 +104,8 @@ impl Shell {
             }
             false
         });
-        assert!(found.await.unwrap_or(false), "{line}: not the output that was waited for");
+        let found = found.await.unwrap_or(false);
+        assert!(found, "{line}: not the output that was waited for\n{}", std::fs::read_to_string(log).unwrap());
         Lasting { child, _lines: lines }
     }
 }

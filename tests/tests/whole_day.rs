@@ -44,7 +44,7 @@ async fn a_folder_that_holds_something_else_is_left_alone() {
     let folder = folder();
     std::fs::write(folder.path().join("precious"), "a letter").unwrap();
     let ran = run(|command| {
-        command.args(["demo", "--payments", "10", "--data"]).arg(folder.path());
+        command.args(["demo", "--payments", "2000", "--data"]).arg(folder.path());
     })
     .await;
     assert_eq!(ran.code, 1, "{}", ran.error);

@@ -23,14 +23,11 @@ const WINDOWS: u64 = 60;
 const MESSAGE: u64 = 10;
 /// Messages per bank for each window.
 const MESSAGES: u64 = 7;
-/// Closings that payments may be ahead of: so many are under way while a window is sealed.
-const AHEAD: u64 = 2;
-
 fn window(number: u64) -> uuid::Uuid {
     id(&format!("window {number}"))
 }
 
-/// One bank's payments, a share of them allowed per closing; what the ledger answered.
+/// One bank's payments, a share of them for each window; what the ledger answered.
 async fn stream(
     node: &Deltran,
     from: usize,
@@ -42,7 +39,7 @@ async fn stream(
     let mut bank = node.bank(payer);
     let sending = async move {
         for sequence in 0..WINDOWS * MESSAGES {
-            closings.wait_for(|closed| sequence < (closed + AHEAD) * MESSAGES).await.unwrap();
+            closings.wait_for(|closed| sequence < (closed + 1) * MESSAGES).await.unwrap();
             let transactions = (0..MESSAGE).map(|n| pay(&format!("{payer} {sequence} {n}"), payer, payee, "1.25"));
             messages.send(SubmitTransactionsRequest { sequence, transactions: transactions.collect() }).await.unwrap();
         }
@@ -96,8 +93,8 @@ async fn every_payment_is_in_exactly_one_of_sixty_windows() {
             }
             let next = if last { String::new() } else { window(number + 1).to_string() };
             let request = CloseWindowRequest { window_id: window(number).to_string(), next_window_id: next };
-            closed.send_replace(number + 1);
             clearing.close_window(request).await.unwrap();
+            closed.send_replace(number + 1);
             if number % 20 == 10 {
                 let request = CommitTransactionRequest { transaction_id: id(&two_phase).to_string() };
                 let view = alfa.commit_transaction(request).await.unwrap().into_inner().transaction.unwrap();

@@ -454,27 +454,3 @@ async fn dead_letters_are_recorded_once() {
     assert_eq!((row.state, row.replays, row.decided_by.as_deref()), (LetterState::Replayed, 1, Some("ada")));
     assert_eq!(row.payload, [2]);
 }
-
-#[tokio::test]
-#[ignore = "a measurement, not a test"]
-async fn measure_appending() {
-    let place = Place::new().await;
-    let sequencer = place.sequencer(Vec::new());
-    let batches: Vec<Vec<Delivery>> =
-        (0..50u64).map(|b| (1..=2000).map(|n| place.event(b * 2000 + n, &"x".repeat(300))).collect()).collect();
-    let mut tx = place.context.db.begin().await.unwrap();
-    ensure_partitions(&mut tx, place.clock.now(), 8).await.unwrap();
-    tx.commit().await.unwrap();
-    let started = tokio::time::Instant::now();
-    for batch in &batches {
-        let mut tx = place.context.db.begin().await.unwrap();
-        sequencer.apply(&mut tx, batch).await.unwrap();
-        tx.commit().await.unwrap();
-        sequencer.committed();
-    }
-    let seconds = started.elapsed().as_secs_f64();
-    println!("{:.0} leaves/s", 100_000.0 / seconds);
-    let started = tokio::time::Instant::now();
-    let report = place.verify().await;
-    println!("verified {} leaves in {:.2} s", report.leaves, started.elapsed().as_secs_f64());
-}

@@ -172,9 +172,8 @@ async fn the_servers_serve_come_back_and_leave() {
     );
 }
 
-/// Not a test of its own: the process that the next one kills.
+/// Nothing by itself; with the variable set, the process that the next test starts and kills.
 #[tokio::test]
-#[ignore = "started and killed by what_a_killed_run_left_is_stopped_first"]
 async fn hold() {
     let Some(data) = std::env::var_os(HOLD) else {
         return;
@@ -189,7 +188,7 @@ async fn hold_and_kill(data: &Path) -> String {
     let held = data.join("held");
     let _ = std::fs::remove_file(&held);
     let mut holder = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "hold", "--ignored"])
+        .args(["--exact", "hold"])
         .env(HOLD, data)
         .stdout(Stdio::null())
         .spawn()

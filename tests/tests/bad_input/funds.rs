@@ -54,8 +54,20 @@ pub async fn what_covers_a_position_cannot_be_spent(node: &Deltran) {
     };
     let refused = node.bank(payer).request_withdrawal(withdraw("too much", "40.01")).await.unwrap_err();
     assert_eq!((refused.code(), reason(&refused).as_str()), (Code::FailedPrecondition, "cover"), "{refused}");
-    let ran =
-        node.run(&["account", "withdraw", "--participant", payer, "--amount", "40.01", "--currency", "USD"]).await;
+    let ran = node
+        .run(&[
+            "account",
+            "withdraw",
+            "--participant",
+            payer,
+            "--amount",
+            "40.01",
+            "--currency",
+            "USD",
+            "--reference",
+            "W1",
+        ])
+        .await;
     assert_eq!((ran.code, ran.error.trim().lines().count()), (1, 1), "{}", ran.error);
     assert!(ran.error.contains("\"reason\":\"cover\""), "{}", ran.error);
 

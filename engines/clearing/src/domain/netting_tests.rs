@@ -191,18 +191,18 @@ proptest! {
     }
 }
 
-/// 1,000 participants with 20 counterparties each. The bound is wide: builds of tests are lightly
-/// optimised and share their processors.
+/// 1,000 participants with 20 counterparties each, against sums made pair by pair.
 #[test]
-fn a_thousand_participants_net_quickly() {
+fn a_thousand_participants_net_as_their_sums() {
     let banks: Vec<ParticipantId> = (0..1000).map(numbered).collect();
     let pairs: Vec<PairTotal> = (0..20_000usize)
         .map(|i| pair(banks[i / 20], banks[(i / 20 + 1 + (i % 20) * 37) % 1000], 1 + (i as i128 * 7919) % 100_000))
         .collect();
-    let started = tokio::time::Instant::now();
     let set = set_of(&pairs);
-    let elapsed = started.elapsed();
     assert_eq!(set.positions.len(), 1000);
-    println!("{} pairs net in {elapsed:?}", pairs.len());
-    assert!(elapsed.as_millis() < 250, "{elapsed:?}");
+    for bank in banks {
+        let paid: i128 = pairs.iter().filter(|p| p.payer == bank).map(|p| p.gross.units()).sum();
+        let received: i128 = pairs.iter().filter(|p| p.payee == bank).map(|p| p.gross.units()).sum();
+        assert_eq!(set.positions[&bank].units(), received - paid, "{bank}");
+    }
 }
