@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use deltran_api::audit::v1::audit_service_client::AuditServiceClient;
 use deltran_api::clearing::v1::clearing_service_client::ClearingServiceClient;
 use deltran_api::clearing::v1::{ListWindowsRequest, OpenWindowRequest, Window};
 use deltran_api::common::v1::{Money, Page};
@@ -236,11 +235,6 @@ impl Deltran {
     /// Clearing, called by an operator.
     pub fn clearing(&self) -> ClearingServiceClient<Connection> {
         ClearingServiceClient::new(self.as_caller(As::role("operator", "ada")))
-    }
-
-    /// The audit ledger, called by an auditor.
-    pub fn audit(&self) -> AuditServiceClient<Connection> {
-        AuditServiceClient::new(self.as_caller(As::role("auditor", "iris")))
     }
 
     /// Brings banks in: participant, opening deposit and net debit cap in USD.

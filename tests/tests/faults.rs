@@ -82,8 +82,8 @@ async fn patiently(
 
 /// Sends everything again: what was told stays so, and what was not is decided once.
 async fn send_again(node: &Deltran, told: &Outcomes, messages: usize) {
-    for from in 0..BANKS.len() {
-        let mut bank = node.bank(BANKS[from]);
+    for (from, bank) in BANKS.iter().enumerate() {
+        let mut bank = node.bank(bank);
         for number in 0..messages {
             for item in patiently(&mut bank, &message(from, number)).await {
                 let (again, replayed) = outcome(item);

@@ -128,8 +128,13 @@ impl Verifier {
             .map_err(|_| format!("the token engine took longer than {} s", LEDGER_ANSWER.as_secs()))?
             .map_err(|status| status.message().to_owned())?
             .into_inner();
-        let invariants =
-            answer.results.into_iter().map(|r| (r.invariant, r.holds, if r.detail.is_empty() { r.statement } else { format!("{}: {}", r.statement, r.detail) }));
+        let invariants = answer.results.into_iter().map(|r| {
+            (
+                r.invariant,
+                r.holds,
+                if r.detail.is_empty() { r.statement } else { format!("{}: {}", r.statement, r.detail) },
+            )
+        });
         Ok(LedgerSays { invariants: invariants.collect(), transactions: answer.transactions })
     }
 

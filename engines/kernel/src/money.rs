@@ -281,9 +281,23 @@ mod tests {
     #[test]
     fn refuses_what_would_lose_precision_or_is_no_number() {
         for (text, code) in [
-            ("1.234", "USD"), ("1.2", "USD"), ("1", "USD"), ("1.0", "JPY"), ("1.23", "BHD"), ("", "USD"), ("-", "USD"),
-            (".50", "USD"), ("1.", "JPY"), ("1e3", "JPY"), ("+1", "JPY"), (" 1", "JPY"), ("1,000.00", "USD"),
-            ("NaN", "JPY"), ("١٢", "JPY"), ("--1", "JPY"), ("1.-5", "USD"),
+            ("1.234", "USD"),
+            ("1.2", "USD"),
+            ("1", "USD"),
+            ("1.0", "JPY"),
+            ("1.23", "BHD"),
+            ("", "USD"),
+            ("-", "USD"),
+            (".50", "USD"),
+            ("1.", "JPY"),
+            ("1e3", "JPY"),
+            ("+1", "JPY"),
+            (" 1", "JPY"),
+            ("1,000.00", "USD"),
+            ("NaN", "JPY"),
+            ("١٢", "JPY"),
+            ("--1", "JPY"),
+            ("1.-5", "USD"),
         ] {
             assert!(Money::parse(text, currency(code)).is_err(), "{text:?} {code}");
         }

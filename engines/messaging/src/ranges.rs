@@ -11,7 +11,8 @@ impl Ranges {
         let mut chunks = pairs.chunks_exact(2);
         for pair in &mut chunks {
             let (low, high) = (u64::try_from(pair[0]).ok()?, u64::try_from(pair[1]).ok()?);
-            let after_last = ranges.last().is_none_or(|&(_, last): &(u64, u64)| last.checked_add(1).is_some_and(|n| low > n));
+            let after_last =
+                ranges.last().is_none_or(|&(_, last): &(u64, u64)| last.checked_add(1).is_some_and(|n| low > n));
             if low == 0 || low > high || !after_last {
                 return None;
             }

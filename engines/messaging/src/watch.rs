@@ -44,7 +44,8 @@ pub async fn watch(
     };
     let stream = broker.jetstream().get_stream_no_info(stream).await.map_err(BrokerError::new)?;
     let config = pull::OrderedConfig { filter_subject: filter.to_owned(), deliver_policy, ..Default::default() };
-    let messages = stream.create_consumer(config).await.map_err(BrokerError::new)?.messages().await.map_err(BrokerError::new)?;
+    let messages =
+        stream.create_consumer(config).await.map_err(BrokerError::new)?.messages().await.map_err(BrokerError::new)?;
     Ok(messages.map(|message| {
         let message = message.map_err(BrokerError::new)?;
         let position = message.info().map_err(BrokerError::new)?.stream_sequence;

@@ -188,6 +188,8 @@ pub async fn warn_of_drift(config: &Config, broker: &Broker) -> Result<(), Probl
 
 /// Engines with what they share.
 pub struct Assembled {
+    /// The engines' databases.
+    pub databases: Vec<Db>,
     /// The engines, and the platform's own service.
     pub engines: Vec<Engine>,
     /// What they share.
@@ -242,8 +244,9 @@ pub fn assemble(config: Config, entries: &[&'static Entry], broker: &Broker) -> 
             .map_err(|e| Problem::usage(format!("engine {}: {e}", entry.name)))?;
         engines.push(engine);
     }
+    let databases = told.iter().map(|(db, _)| db.clone()).collect();
     engines.push(platform::engine(config.deployment.clone(), shared.health.clone(), told));
-    Ok(Assembled { engines, shared })
+    Ok(Assembled { databases, engines, shared })
 }
 
 /// A name that no other process has: host, process, and a random part for what a reused number would confuse.

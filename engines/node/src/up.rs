@@ -7,7 +7,7 @@ use clap::Args;
 use deltran_runtime::boot::{Listeners, stop_signal};
 use deltran_runtime::config::{Config, LogFormat, Telemetry};
 use deltran_runtime::embedded::{self, Embedded};
-use deltran_runtime::telemetry;
+use deltran_runtime::{lease, telemetry};
 use serde_json::json;
 
 use crate::boot::{self, ConfigArgs};
@@ -82,11 +82,12 @@ pub async fn run(args: UpArgs, out: Output) -> Result<(), Problem> {
         servers = Embedded::start(options) => servers?,
         () = &mut stop => return Ok(()),
     };
+    let private_database = config.database.url.is_empty() && config.database.engines.is_empty();
     config.nats.url = servers.nats_url().to_owned();
     config.database.url = servers.database_url().to_owned();
     notes.extend(servers.notes().iter().cloned());
 
-    let place = Place { data: args.data.clone(), notes, out };
+    let place = Place { data: args.data.clone(), notes, out, private_database };
     let served = engines(config, listeners, place, stop).await;
     // Whatever became of the engines, the servers are not left behind.
     servers.stop().await;
@@ -98,6 +99,7 @@ struct Place {
     data: PathBuf,
     notes: Vec<String>,
     out: Output,
+    private_database: bool,
 }
 
 async fn engines(
@@ -111,7 +113,14 @@ async fn engines(
         let broker = boot::connect(&config.nats.url, "deltran").await?;
         boot::migrate(&config, &entries).await?;
         boot::apply_topology(&config, &broker).await?;
-        boot::assemble(config.clone(), &entries, &broker)
+        let assembled = boot::assemble(config.clone(), &entries, &broker)?;
+        if place.private_database {
+            // The data folder is locked: whoever held a lease of this database has ended.
+            for db in &assembled.databases {
+                lease::end_all(db).await?;
+            }
+        }
+        Ok::<_, Problem>(assembled)
     };
     let assembled = tokio::select! {
         assembled = prepare => assembled?,

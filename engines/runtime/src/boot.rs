@@ -107,13 +107,15 @@ pub async fn serve(
     let mut routes = Routes::builder();
     routes.add_service(reflection_v1).add_service(reflection_v1alpha).add_service(health_service);
     let mut workers: Vec<Worker> = Vec::new();
+    let mut names = Vec::new();
     let mut drains = Vec::new();
     for engine in engines {
         (engine.services)(&mut routes);
         workers.extend(engine.workers);
         drains.extend(engine.drain);
-        health_reporter.set_service_status(engine.name, tonic_health::ServingStatus::Serving).await;
+        names.push(engine.name);
     }
+    let services = services_of(&names);
     let guard = GuardLayer::new(shared.metrics.clone());
     let routes = routes.routes().prepare();
     shared.peers.set_local(guard.layer(routes.clone()));
@@ -131,6 +133,7 @@ pub async fn serve(
         });
     }
 
+    let told = tokio::spawn(tell_health(health_reporter, shared.health.clone(), services));
     let closing = shared.closing.clone();
     let grpc = Server::builder()
         .layer(guard)
@@ -173,9 +176,43 @@ pub async fn serve(
         tracing::warn!(grace_seconds = GRACE.as_secs(), "workers still running are cut off");
     }
     http.abort();
+    told.abort();
     match early {
         None => Ok(()),
         Some(reason) => Err(BootError::Other(reason)),
+    }
+}
+
+/// Names under which `grpc.health.v1` knows an engine: its own, and those of its services.
+fn services_of(engines: &[&'static str]) -> Vec<(&'static str, Vec<String>)> {
+    use prost::Message;
+    // The contract is compiled into this program and tested; without it only the engines' names are known.
+    let contract = prost_types::FileDescriptorSet::decode(deltran_api::DESCRIPTORS).unwrap_or_default();
+    let of = |engine: &&'static str| {
+        let package = format!("deltran.{engine}.v1");
+        let files = contract.file.iter().filter(|file| file.package() == package);
+        let services = files.flat_map(|file| &file.service).map(|service| format!("{package}.{}", service.name()));
+        (*engine, std::iter::once((*engine).to_owned()).chain(services).collect())
+    };
+    engines.iter().map(of).collect()
+}
+
+/// Keeps `grpc.health.v1` at what the parts say of themselves.
+async fn tell_health(
+    reporter: tonic_health::server::HealthReporter,
+    health: Health,
+    services: Vec<(&'static str, Vec<String>)>,
+) {
+    use tonic_health::ServingStatus::{NotServing, Serving};
+    let mut ticks = tokio::time::interval(Duration::from_millis(500));
+    loop {
+        ticks.tick().await;
+        for (engine, names) in &services {
+            let status = if health.problems_of(engine).is_empty() { Serving } else { NotServing };
+            for name in names {
+                reporter.set_service_status(name, status).await;
+            }
+        }
     }
 }
 

@@ -178,7 +178,10 @@ impl Config {
     ///
     /// # Errors
     /// Where the file or a variable does not fit, naming the key.
-    pub fn load(path: Option<&Path>, environment: impl IntoIterator<Item = (String, String)>) -> Result<Self, ConfigError> {
+    pub fn load(
+        path: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
         let (origin, text) = match path {
             None => ("defaults".to_owned(), String::new()),
             Some(path) => {
@@ -188,8 +191,9 @@ impl Config {
                 (origin, text)
             }
         };
-        let mut table: Table =
-            text.parse().map_err(|e: toml::de::Error| ConfigError::Invalid { origin: origin.clone(), cause: e.to_string() })?;
+        let mut table: Table = text
+            .parse()
+            .map_err(|e: toml::de::Error| ConfigError::Invalid { origin: origin.clone(), cause: e.to_string() })?;
         // The file alone first, so that an error names the file and not the environment.
         let _checked: Self = Self::from_table(table.clone(), &origin)?;
         for (name, value) in environment {
@@ -201,7 +205,9 @@ impl Config {
     }
 
     fn from_table(table: Table, origin: &str) -> Result<Self, ConfigError> {
-        table.try_into().map_err(|e: toml::de::Error| ConfigError::Invalid { origin: origin.to_owned(), cause: e.to_string() })
+        table
+            .try_into()
+            .map_err(|e: toml::de::Error| ConfigError::Invalid { origin: origin.to_owned(), cause: e.to_string() })
     }
 
     fn check(&self) -> Result<(), ConfigError> {
@@ -210,12 +216,17 @@ impl Config {
             if !address.ip().is_loopback() {
                 return invalid(
                     key,
-                    format!("{address} is not a loopback address: without TLS only loopback is served, and this release has no TLS"),
+                    format!(
+                        "{address} is not a loopback address: without TLS only loopback is served, and this release has no TLS"
+                    ),
                 );
             }
         }
         if !["development", "production"].contains(&self.nats.profile.as_str()) {
-            return invalid("nats.profile", format!("{:?} is neither \"development\" nor \"production\"", self.nats.profile));
+            return invalid(
+                "nats.profile",
+                format!("{:?} is neither \"development\" nor \"production\"", self.nats.profile),
+            );
         }
         for engine in self.peers.keys().chain(self.database.engines.keys()) {
             if !ENGINE_SECTIONS.contains(&engine.as_str()) {
@@ -237,7 +248,9 @@ impl Config {
             "settlement" => &self.settlement,
             "risk" => &self.risk,
             "audit" => &self.audit,
-            other => return Err(ConfigError::Invalid { origin: other.into(), cause: "is no engine of this release".into() }),
+            other => {
+                return Err(ConfigError::Invalid { origin: other.into(), cause: "is no engine of this release".into() });
+            }
         };
         table.clone().try_into().map_err(|e: toml::de::Error| ConfigError::Invalid {
             origin: format!("section [{engine}]"),
@@ -252,7 +265,8 @@ impl Config {
 }
 
 /// Variables that belong to tools around the node and not to its configuration.
-const NOT_CONFIGURATION: [&str; 4] = ["DELTRAN_TEST_", "DELTRAN_CLIENT_", "DELTRAN_NATS_SERVER", "DELTRAN_POSTGRES_BIN"];
+const NOT_CONFIGURATION: [&str; 4] =
+    ["DELTRAN_TEST_", "DELTRAN_CLIENT_", "DELTRAN_NATS_SERVER", "DELTRAN_POSTGRES_BIN"];
 
 fn overlay(table: &mut Table, name: &str, value: &str) {
     let Some(rest) = name.strip_prefix("DELTRAN_") else { return };
@@ -291,7 +305,9 @@ mod tests {
 
     #[test]
     fn unknown_keys_are_named() {
-        for (text, key) in [("colour = 1", "colour"), ("[nats]\nurll = \"x\"", "urll"), ("[peers]\nmint = \"http://x\"", "mint")] {
+        for (text, key) in
+            [("colour = 1", "colour"), ("[nats]\nurll = \"x\"", "urll"), ("[peers]\nmint = \"http://x\"", "mint")]
+        {
             assert!(load(text, &[]).unwrap_err().contains(key), "{text}");
         }
         assert!(load("", &[("DELTRAN_NATS_COLOUR", "red")]).unwrap_err().contains("colour"));

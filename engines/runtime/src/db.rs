@@ -53,7 +53,8 @@ impl From<sqlx::Error> for DbError {
         match &error {
             sqlx::Error::Database(db) => {
                 let code = db.code().unwrap_or_default();
-                if AWAY.iter().any(|class| code.starts_with(class)) || RETRY.contains(&code.as_ref()) || code == "25P03" {
+                if AWAY.iter().any(|class| code.starts_with(class)) || RETRY.contains(&code.as_ref()) || code == "25P03"
+                {
                     Self::Unavailable(error.to_string())
                 } else {
                     Self::Other(error.to_string())
@@ -240,8 +241,12 @@ pub async fn migrate(engine: &'static str, url: &str, shared: &[(&str, &str)], o
     // Roles are the whole cluster's, so the lock is too.
     sqlx::query("SELECT pg_advisory_lock(hashtext('deltran.migrate'))").execute(&mut connection).await?;
     let statements = [
-        format!("DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}') THEN CREATE ROLE {role} NOLOGIN; END IF; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$"),
-        format!("DO $$ BEGIN IF NOT pg_has_role(current_user, '{role}', 'MEMBER') THEN GRANT {role} TO CURRENT_USER; END IF; END $$"),
+        format!(
+            "DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}') THEN CREATE ROLE {role} NOLOGIN; END IF; EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL; END $$"
+        ),
+        format!(
+            "DO $$ BEGIN IF NOT pg_has_role(current_user, '{role}', 'MEMBER') THEN GRANT {role} TO CURRENT_USER; END IF; END $$"
+        ),
         format!("CREATE SCHEMA IF NOT EXISTS {engine}"),
         format!("GRANT USAGE ON SCHEMA {engine} TO {role}"),
         format!("ALTER DEFAULT PRIVILEGES IN SCHEMA {engine} GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {role}"),
@@ -254,7 +259,9 @@ pub async fn migrate(engine: &'static str, url: &str, shared: &[(&str, &str)], o
         tracing::debug!(engine, script = name, "applying shared tables");
         sqlx::raw_sql(sqlx::AssertSqlSafe((*script).to_owned())).execute(&mut connection).await?;
     }
-    own.run_direct(None, &mut connection, false).await.map_err(|e| DbError::Other(format!("migration of {engine}: {e}")))?;
+    own.run_direct(None, &mut connection, false)
+        .await
+        .map_err(|e| DbError::Other(format!("migration of {engine}: {e}")))?;
     connection.close().await?;
     Ok(())
 }

@@ -20,7 +20,8 @@ pub fn router(health: Health, metrics: Metrics) -> Router {
 
 async fn ready(State((health, _)): State<(Health, Metrics)>) -> Response {
     let problems = health.problems();
-    let (code, word) = if problems.is_empty() { (StatusCode::OK, "ready") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready") };
+    let (code, word) =
+        if problems.is_empty() { (StatusCode::OK, "ready") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready") };
     (code, axum::Json(serde_json::json!({"status": word, "problems": problems}))).into_response()
 }
 

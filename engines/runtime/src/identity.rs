@@ -77,7 +77,8 @@ impl Caller {
     /// # Errors
     /// `unauthenticated` where the headers do not say who it is, or contradict each other.
     pub fn from_headers(headers: &HeaderMap) -> Result<Self, Failure> {
-        let text = |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).map(str::trim).filter(|v| !v.is_empty());
+        let text =
+            |name: &str| headers.get(name).and_then(|v| v.to_str().ok()).map(str::trim).filter(|v| !v.is_empty());
         let unauthenticated = |message: String| Failure::new(FailureKind::Unauthenticated, "unauthenticated", message);
         let role = match text(ROLE_HEADER) {
             None if headers.contains_key(PARTICIPANT_HEADER) => Role::Bank,
@@ -98,12 +99,17 @@ impl Caller {
             (Role::Bank, None) => return Err(unauthenticated(format!("role bank needs {PARTICIPANT_HEADER}"))),
             (Role::Bank, Some(_)) | (_, None) => {}
             (other, Some(_)) => {
-                return Err(unauthenticated(format!("role {} does not act for a participant: drop {PARTICIPANT_HEADER}", other.as_str())));
+                return Err(unauthenticated(format!(
+                    "role {} does not act for a participant: drop {PARTICIPANT_HEADER}",
+                    other.as_str()
+                )));
             }
         }
         let user = match (text(USER_HEADER), participant) {
             (Some(user), _) if user.len() <= 64 && user.chars().all(|c| c.is_ascii_graphic()) => user.to_owned(),
-            (Some(_), _) => return Err(unauthenticated(format!("{USER_HEADER} takes at most 64 visible ASCII characters"))),
+            (Some(_), _) => {
+                return Err(unauthenticated(format!("{USER_HEADER} takes at most 64 visible ASCII characters")));
+            }
             (None, Some(participant)) => participant.to_string(),
             (None, None) => return Err(unauthenticated(format!("role {} needs {USER_HEADER}", role.as_str()))),
         };

@@ -46,18 +46,13 @@ fn children(data: &Path) -> BTreeMap<String, i32> {
         return BTreeMap::new();
     };
     let children: BTreeMap<String, Child> = serde_json::from_slice(&text).unwrap();
-    children
-        .into_iter()
-        .map(|(name, child)| (name, child.pid))
-        .collect()
+    children.into_iter().map(|(name, child)| (name, child.pid)).collect()
 }
 
 fn alive(pid: i32) -> bool {
     // Dead ones that nobody collected do not count.
     match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
-        Ok(stat) => !stat
-            .rsplit_once(')')
-            .is_some_and(|(_, rest)| rest.trim_start().starts_with('Z')),
+        Ok(stat) => !stat.rsplit_once(')').is_some_and(|(_, rest)| rest.trim_start().starts_with('Z')),
         Err(_) => !Path::new("/proc/self").exists() && kill(Pid::from_raw(pid), None).is_ok(),
     }
 }
@@ -74,20 +69,14 @@ async fn until<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
 }
 
 async fn greeting(nats_url: &str) -> Option<String> {
-    let stream = TcpStream::connect(nats_url.strip_prefix("nats://").unwrap())
-        .await
-        .ok()?;
+    let stream = TcpStream::connect(nats_url.strip_prefix("nats://").unwrap()).await.ok()?;
     let mut line = String::new();
     BufReader::new(stream).read_line(&mut line).await.ok()?;
     line.starts_with("INFO ").then_some(line)
 }
 
 async fn setting(database: &mut PgConnection, name: &str) -> String {
-    sqlx::query_scalar("SELECT current_setting($1)")
-        .bind(name)
-        .fetch_one(database)
-        .await
-        .unwrap()
+    sqlx::query_scalar("SELECT current_setting($1)").bind(name).fetch_one(database).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -97,13 +86,8 @@ async fn the_servers_serve_come_back_and_leave() {
     let embedded = Embedded::start(options(&data)).await.unwrap();
 
     let info = greeting(embedded.nats_url()).await.unwrap();
-    assert!(
-        info.contains(r#""max_payload":8388608"#) && info.contains(r#""jetstream":true"#),
-        "{info}"
-    );
-    let mut database = PgConnection::connect(embedded.database_url())
-        .await
-        .unwrap();
+    assert!(info.contains(r#""max_payload":8388608"#) && info.contains(r#""jetstream":true"#), "{info}");
+    let mut database = PgConnection::connect(embedded.database_url()).await.unwrap();
     for (name, value) in [
         ("server_encoding", "UTF8"),
         ("data_checksums", "on"),
@@ -118,17 +102,9 @@ async fn the_servers_serve_come_back_and_leave() {
     ] {
         assert_eq!(setting(&mut database, name).await, value, "{name}");
     }
-    let wrong = PgConnectOptions::from_str(embedded.database_url())
-        .unwrap()
-        .password("wrong");
-    assert!(
-        PgConnection::connect_with(&wrong).await.is_err(),
-        "a wrong password must not do"
-    );
-    sqlx::query("CREATE TABLE kept (n int)")
-        .execute(&mut database)
-        .await
-        .unwrap();
+    let wrong = PgConnectOptions::from_str(embedded.database_url()).unwrap().password("wrong");
+    assert!(PgConnection::connect_with(&wrong).await.is_err(), "a wrong password must not do");
+    sqlx::query("CREATE TABLE kept (n int)").execute(&mut database).await.unwrap();
 
     let second = Embedded::start(options(&data)).await.unwrap_err();
     assert!(matches!(second, EmbeddedError::Locked { .. }), "{second}");
@@ -139,24 +115,16 @@ async fn the_servers_serve_come_back_and_leave() {
     }
     let after = until("both servers to come back", async || {
         let now = children(&data);
-        let back = ["nats", "postgres"]
-            .iter()
-            .all(|name| now.get(*name).is_some_and(|pid| *pid != before[*name]));
+        let back = ["nats", "postgres"].iter().all(|name| now.get(*name).is_some_and(|pid| *pid != before[*name]));
         back.then_some(now)
     })
     .await;
-    until("the broker to greet again on its port", async || {
-        greeting(embedded.nats_url()).await
-    })
-    .await;
+    until("the broker to greet again on its port", async || greeting(embedded.nats_url()).await).await;
     let mut database = until("Postgres to answer again on its port", async || {
         PgConnection::connect(embedded.database_url()).await.ok()
     })
     .await;
-    let kept: i64 = sqlx::query_scalar("SELECT count(*) FROM kept")
-        .fetch_one(&mut database)
-        .await
-        .unwrap();
+    let kept: i64 = sqlx::query_scalar("SELECT count(*) FROM kept").fetch_one(&mut database).await.unwrap();
     assert_eq!(kept, 0);
 
     // Postgres may have needed more than one start.
@@ -166,10 +134,7 @@ async fn the_servers_serve_come_back_and_leave() {
         assert!(!alive(*pid), "process {pid} is still there");
     }
     assert!(!data.join("run.json").exists());
-    assert!(
-        !data.join("postgres/cluster/postmaster.pid").exists(),
-        "Postgres was not shut down cleanly"
-    );
+    assert!(!data.join("postgres/cluster/postmaster.pid").exists(), "Postgres was not shut down cleanly");
 }
 
 /// Nothing by itself; with the variable set, the process that the next test starts and kills.
@@ -194,13 +159,8 @@ async fn hold_and_kill(data: &Path) -> String {
         .spawn()
         .unwrap();
     let url = until("the other run to be up", async || {
-        assert!(
-            holder.try_wait().unwrap().is_none(),
-            "the other run ended by itself"
-        );
-        std::fs::read_to_string(&held)
-            .ok()
-            .filter(|url| !url.is_empty())
+        assert!(holder.try_wait().unwrap().is_none(), "the other run ended by itself");
+        std::fs::read_to_string(&held).ok().filter(|url| !url.is_empty())
     })
     .await;
     holder.kill().unwrap();
@@ -216,38 +176,20 @@ async fn what_a_killed_run_left_is_stopped_first() {
     for (round, listed) in [true, false].into_iter().enumerate() {
         let url = hold_and_kill(&data).await;
         let left = children(&data);
-        assert!(
-            left.len() == 2 && left.values().all(|pid| alive(*pid)),
-            "{left:?}"
-        );
+        assert!(left.len() == 2 && left.values().all(|pid| alive(*pid)), "{left:?}");
         let mut database = PgConnection::connect(&url).await.unwrap();
-        sqlx::query("CREATE TABLE IF NOT EXISTS kept (n int)")
-            .execute(&mut database)
-            .await
-            .unwrap();
-        sqlx::query("INSERT INTO kept VALUES (1)")
-            .execute(&mut database)
-            .await
-            .unwrap();
+        sqlx::query("CREATE TABLE IF NOT EXISTS kept (n int)").execute(&mut database).await.unwrap();
+        sqlx::query("INSERT INTO kept VALUES (1)").execute(&mut database).await.unwrap();
         if !listed {
             std::fs::remove_file(data.join("run.json")).unwrap();
         }
 
         let embedded = Embedded::start(options(&data)).await.unwrap();
         assert!(left.values().all(|pid| !alive(*pid)), "{left:?}");
-        let told = embedded
-            .notes()
-            .iter()
-            .filter(|note| note.contains("an earlier run had left"))
-            .count();
+        let told = embedded.notes().iter().filter(|note| note.contains("an earlier run had left")).count();
         assert_eq!(told, 2, "{:?}", embedded.notes());
-        let mut database = PgConnection::connect(embedded.database_url())
-            .await
-            .unwrap();
-        let kept: i64 = sqlx::query_scalar("SELECT count(*) FROM kept")
-            .fetch_one(&mut database)
-            .await
-            .unwrap();
+        let mut database = PgConnection::connect(embedded.database_url()).await.unwrap();
+        let kept: i64 = sqlx::query_scalar("SELECT count(*) FROM kept").fetch_one(&mut database).await.unwrap();
         assert_eq!(usize::try_from(kept).unwrap(), round + 1);
         embedded.stop().await;
     }
@@ -256,24 +198,16 @@ async fn what_a_killed_run_left_is_stopped_first() {
     let embedded = Embedded::start(options(&data)).await.unwrap();
     let own = children(&data);
     drop(embedded);
-    let embedded = until(
-        "the dropped servers to leave the folder",
-        async || match Embedded::start(options(&data)).await {
+    let embedded =
+        until("the dropped servers to leave the folder", async || match Embedded::start(options(&data)).await {
             Err(EmbeddedError::Locked { .. }) => None,
             other => Some(other.unwrap()),
-        },
-    )
-    .await;
-    assert!(
-        own.len() == 2 && own.values().all(|pid| !alive(*pid)),
-        "{own:?}"
-    );
+        })
+        .await;
+    assert!(own.len() == 2 && own.values().all(|pid| !alive(*pid)), "{own:?}");
     let own = children(&data);
     embedded.stop().await;
-    assert!(
-        own.len() == 2 && own.values().all(|pid| !alive(*pid)),
-        "{own:?}"
-    );
+    assert!(own.len() == 2 && own.values().all(|pid| !alive(*pid)), "{own:?}");
 }
 
 #[tokio::test]
@@ -287,17 +221,9 @@ async fn a_given_server_is_not_started_and_a_taken_port_is_named() {
         ..options(&folder.path().join("data"))
     };
     let error = Embedded::start(only_nats.clone()).await.unwrap_err();
-    assert!(
-        matches!(error, EmbeddedError::PortTaken { port: named, .. } if named == port),
-        "{error}"
-    );
+    assert!(matches!(error, EmbeddedError::PortTaken { port: named, .. } if named == port), "{error}");
 
-    let embedded = Embedded::start(Options {
-        nats_port: Some(0),
-        ..only_nats
-    })
-    .await
-    .unwrap();
+    let embedded = Embedded::start(Options { nats_port: Some(0), ..only_nats }).await.unwrap();
     assert_eq!(embedded.database_url(), "postgres://elsewhere/deltran");
     assert_eq!(children(&folder.path().join("data")).len(), 1);
     greeting(embedded.nats_url()).await.unwrap();

@@ -29,7 +29,11 @@ impl Settings {
     /// A text that names the key and its range.
     pub fn check(&self) -> Result<(), String> {
         let within = |key: &str, value: usize, most: usize| {
-            if (1..=most).contains(&value) { Ok(()) } else { Err(format!("token.{key} = {value} is not within 1 to {most}")) }
+            if (1..=most).contains(&value) {
+                Ok(())
+            } else {
+                Err(format!("token.{key} = {value} is not within 1 to {most}"))
+            }
         };
         within("max_batch", self.max_batch, 20_000)?;
         within("gate_batch", self.gate_batch, 2_000)?;

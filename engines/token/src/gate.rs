@@ -77,8 +77,7 @@ impl Submissions {
     /// again.
     pub async fn submit(&self, drafts: Vec<Draft>, wait: bool) -> Result<Vec<Decided>, Failure> {
         self.writer.admit()?;
-        let room =
-            if wait { self.writer.room(drafts.len()).await? } else { self.writer.try_room(drafts.len())? };
+        let room = if wait { self.writer.room(drafts.len()).await? } else { self.writer.try_room(drafts.len())? };
         let (reply, receiver) = oneshot::channel();
         // A closed channel drops the reply, which the receiver sees.
         let _closed = self.requests.send(Request { drafts, room, reply });
@@ -141,7 +140,9 @@ impl GateClients {
         let screen = async {
             let subjects = drafts.iter().map(|d| screen_subject(d)).collect();
             let mut client = ComplianceServiceClient::new(self.peers.to(crate::NAME, "compliance")?);
-            Ok::<_, Failure>(client.screen_batch(compliance::ScreenBatchRequest { subjects }).await?.into_inner().results)
+            Ok::<_, Failure>(
+                client.screen_batch(compliance::ScreenBatchRequest { subjects }).await?.into_inner().results,
+            )
         };
         let assess = async {
             let subjects = drafts.iter().map(|d| assess_subject(d)).collect();
@@ -149,9 +150,9 @@ impl GateClients {
             Ok::<_, Failure>(client.assess_batch(risk::AssessBatchRequest { subjects }).await?.into_inner().verdicts)
         };
         let both = async { tokio::try_join!(screen, assess) };
-        let (screened, assessed) = tokio::time::timeout(self.timeout, both)
-            .await
-            .map_err(|_| Failure::unavailable(format!("a gate did not answer within {} ms", self.timeout.as_millis())))??;
+        let (screened, assessed) = tokio::time::timeout(self.timeout, both).await.map_err(|_| {
+            Failure::unavailable(format!("a gate did not answer within {} ms", self.timeout.as_millis()))
+        })??;
         if screened.len() != drafts.len() || assessed.len() != drafts.len() {
             return Err(Failure::unavailable("a gate answered for another number of transactions"));
         }

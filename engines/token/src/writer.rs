@@ -86,7 +86,9 @@ impl WriterHandle {
     /// broker.
     pub fn admit(&self) -> Result<(), Failure> {
         if !self.leading.load(Ordering::Acquire) {
-            return Err(Failure::unavailable("this process does not write the ledger at present: try again with the same id"));
+            return Err(Failure::unavailable(
+                "this process does not write the ledger at present: try again with the same id",
+            ));
         }
         let backlog = self.outbox.progress().backlog();
         if backlog > self.max_backlog {
@@ -287,11 +289,14 @@ impl Writer {
         let outgoing: Vec<Outgoing> = effects
             .events
             .iter()
-            .map(|said| Outgoing { event: said.event.clone(), context: said.context.clone(), trace: said.trace.clone() })
+            .map(|said| Outgoing {
+                event: said.event.clone(),
+                context: said.context.clone(),
+                trace: said.trace.clone(),
+            })
             .collect();
         let at = ledger.last_at;
-        let events =
-            self.outbox.encode(state.producer_epoch, state.assigned + 1, at, &outgoing).map_err(early)?;
+        let events = self.outbox.encode(state.producer_epoch, state.assigned + 1, at, &outgoing).map_err(early)?;
         let written = Batch { ledger, effects: &effects, events: &events, before: *state, at, epoch: epoch.number() };
         let after = written.after();
         self.store.write(&mut tx, &written).await.map_err(early)?;

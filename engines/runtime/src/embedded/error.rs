@@ -8,11 +8,7 @@ use std::process::ExitStatus;
 #[derive(Debug, thiserror::Error)]
 pub enum EmbeddedError {
     #[error("cannot {action} {}: {source}", path.display())]
-    File {
-        action: &'static str,
-        path: PathBuf,
-        source: io::Error,
-    },
+    File { action: &'static str, path: PathBuf, source: io::Error },
 
     #[error("the data folder {} is in use by process {holder}: stop that one, or give another folder with --data", data.display())]
     Locked { data: PathBuf, holder: String },
@@ -20,40 +16,21 @@ pub enum EmbeddedError {
     #[error(
         "port {port}, which was asked for, cannot be used by {server}: {source}; free it, or ask for another (0 picks a free one)"
     )]
-    PortTaken {
-        server: &'static str,
-        port: u16,
-        source: io::Error,
-    },
+    PortTaken { server: &'static str, port: u16, source: io::Error },
 
     #[error("no free port on 127.0.0.1: {0}")]
     NoFreePort(io::Error),
 
-    #[error(
-        "{program} was not found; looked in {looked}; run setup/install.sh, or name it with {variable}"
-    )]
-    NotFound {
-        program: &'static str,
-        looked: String,
-        variable: &'static str,
-    },
+    #[error("{program} was not found; looked in {looked}; run setup/install.sh, or name it with {variable}")]
+    NotFound { program: &'static str, looked: String, variable: &'static str },
 
     #[error(
         "no adequate {program}: found {found}, needed is {needed}; run setup/install.sh, or name another with {variable}"
     )]
-    TooOld {
-        program: &'static str,
-        found: String,
-        needed: &'static str,
-        variable: &'static str,
-    },
+    TooOld { program: &'static str, found: String, needed: &'static str, variable: &'static str },
 
     #[error("{variable} is {}, which {problem}", value.display())]
-    Override {
-        variable: &'static str,
-        value: PathBuf,
-        problem: String,
-    },
+    Override { variable: &'static str, value: PathBuf, problem: String },
 
     #[error(
         "Postgres refuses to run as root, and neither the user `postgres` nor `nobody` exists: add one, or run as an ordinary user"
@@ -61,11 +38,7 @@ pub enum EmbeddedError {
     NoUser,
 
     #[error("the user `{user}` cannot reach the cluster {} because {} is closed to it: chmod o+x that folder, or move the data folder", cluster.display(), closed.display())]
-    Unreachable {
-        user: String,
-        cluster: PathBuf,
-        closed: PathBuf,
-    },
+    Unreachable { user: String, cluster: PathBuf, closed: PathBuf },
 
     #[error("{} is not a folder of this user, so it cannot hold a cluster: remove it, or give another data folder with --data", .0.display())]
     Foreign(PathBuf),
@@ -74,11 +47,7 @@ pub enum EmbeddedError {
     NoPassword { password: PathBuf, cluster: PathBuf },
 
     #[error("the cluster {} was made by Postgres {cluster_version}, but only {found} is installed: install Postgres {cluster_version}, or name its folder with DELTRAN_POSTGRES_BIN", cluster.display())]
-    ClusterVersion {
-        cluster: PathBuf,
-        cluster_version: String,
-        found: String,
-    },
+    ClusterVersion { cluster: PathBuf, cluster_version: String, found: String },
 
     #[error("initdb could not make the cluster {}: {output}", cluster.display())]
     Initdb { cluster: PathBuf, output: String },
@@ -87,27 +56,13 @@ pub enum EmbeddedError {
     Spawn { program: PathBuf, source: io::Error },
 
     #[error("{server} stopped at once ({status}); the end of {} says:\n{tail}", log.display())]
-    Exited {
-        server: &'static str,
-        status: ExitStatus,
-        log: PathBuf,
-        tail: String,
-    },
+    Exited { server: &'static str, status: ExitStatus, log: PathBuf, tail: String },
 
     #[error("{server} was not ready after {seconds} s ({last}); the end of {} says:\n{tail}", log.display())]
-    NotReady {
-        server: &'static str,
-        seconds: u64,
-        last: String,
-        log: PathBuf,
-        tail: String,
-    },
+    NotReady { server: &'static str, seconds: u64, last: String, log: PathBuf, tail: String },
 
     #[error("cannot {action} in the private Postgres: {source}")]
-    Database {
-        action: &'static str,
-        source: sqlx::Error,
-    },
+    Database { action: &'static str, source: sqlx::Error },
 
     #[error("the operating system gives no random numbers: {0}")]
     Random(String),
@@ -123,10 +78,6 @@ pub(super) trait At<T> {
 
 impl<T> At<T> for io::Result<T> {
     fn at(self, action: &'static str, path: &Path) -> Result<T, EmbeddedError> {
-        self.map_err(|source| EmbeddedError::File {
-            action,
-            path: path.to_owned(),
-            source,
-        })
+        self.map_err(|source| EmbeddedError::File { action, path: path.to_owned(), source })
     }
 }

@@ -41,20 +41,11 @@ pub(super) fn named_in(file: &Path, mention: &Path) -> Option<Recorded> {
     let pid = first_number(file)?;
     let mention = mention.to_str()?;
     let started = identity(pid)?;
-    command_line(pid)?
-        .contains(mention)
-        .then_some(Recorded { pid, started })
+    command_line(pid)?.contains(mention).then_some(Recorded { pid, started })
 }
 
 pub(super) fn first_number(file: &Path) -> Option<i32> {
-    std::fs::read_to_string(file)
-        .ok()?
-        .lines()
-        .next()?
-        .trim()
-        .parse()
-        .ok()
-        .filter(|pid| *pid > 0)
+    std::fs::read_to_string(file).ok()?.lines().next()?.trim().parse().ok().filter(|pid| *pid > 0)
 }
 
 /// What makes a process this one and not a later one with its number. None when it is gone, or dead and not yet collected.
@@ -73,11 +64,7 @@ fn started(stat: &str) -> Option<&str> {
     let (_, rest) = stat.rsplit_once(')')?;
     let mut fields = rest.split_ascii_whitespace();
     let state = fields.next()?;
-    if matches!(state, "Z" | "X") {
-        None
-    } else {
-        fields.nth(18)
-    }
+    if matches!(state, "Z" | "X") { None } else { fields.nth(18) }
 }
 
 fn command_line(pid: i32) -> Option<String> {
@@ -90,10 +77,7 @@ fn command_line(pid: i32) -> Option<String> {
 }
 
 fn ps(pid: i32, column: &str) -> Option<String> {
-    let output = std::process::Command::new("ps")
-        .args(["-o", column, "-p", &pid.to_string()])
-        .output()
-        .ok()?;
+    let output = std::process::Command::new("ps").args(["-o", column, "-p", &pid.to_string()]).output().ok()?;
     let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
     (output.status.success() && !text.is_empty()).then_some(text)
 }
@@ -103,9 +87,7 @@ pub(super) fn anyone_in(folder: &Path) -> bool {
     let Ok(entries) = std::fs::read_dir("/proc") else {
         return false;
     };
-    entries
-        .flatten()
-        .any(|entry| std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd == folder))
+    entries.flatten().any(|entry| std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd == folder))
 }
 
 #[cfg(test)]
@@ -133,21 +115,9 @@ mod tests {
             .spawn()
             .unwrap();
         let pid = child.id().unwrap().cast_signed();
-        let left = Recorded {
-            pid,
-            started: identity(pid).unwrap(),
-        };
+        let left = Recorded { pid, started: identity(pid).unwrap() };
 
-        assert!(
-            !stop_left(
-                &Recorded {
-                    started: "earlier".into(),
-                    ..left.clone()
-                },
-                STEPS
-            )
-            .await
-        );
+        assert!(!stop_left(&Recorded { started: "earlier".into(), ..left.clone() }, STEPS).await);
         assert!(anyone_in(&folder.path().canonicalize().unwrap()) || !cfg!(target_os = "linux"));
         assert!(stop_left(&left, STEPS).await);
         assert_eq!(identity(pid), None);

@@ -70,13 +70,7 @@ impl Embedded {
     pub async fn start(options: Options) -> Result<Self, EmbeddedError> {
         if let (Some(nats_url), Some(database_url)) = (&options.nats_url, &options.database_url) {
             let (nats_url, database_url) = (nats_url.clone(), database_url.clone());
-            return Ok(Self {
-                nats_url,
-                database_url,
-                notes: Vec::new(),
-                children: Vec::new(),
-                registry: None,
-            });
+            return Ok(Self { nats_url, database_url, notes: Vec::new(), children: Vec::new(), registry: None });
         }
         let data = std::path::absolute(&options.data).at("find the data folder", &options.data)?;
         make_folder(&data, 0o711)?;
@@ -87,30 +81,18 @@ impl Embedded {
 
         let mut notes = Vec::new();
         for (name, recorded) in &earlier {
-            let steps = if name == "postgres" {
-                postgres::STEPS
-            } else {
-                nats::STEPS
-            };
+            let steps = if name == "postgres" { postgres::STEPS } else { nats::STEPS };
             if left::stop_left(recorded, steps).await {
-                notes.push(format!(
-                    "stopped {name} (process {}), which an earlier run had left",
-                    recorded.pid
-                ));
+                notes.push(format!("stopped {name} (process {}), which an earlier run had left", recorded.pid));
             }
         }
 
-        let wish = nats::Wish {
-            port: options.nats_port,
-            monitor_port: options.nats_monitor_port,
-            conf: options.nats_conf,
-        };
+        let wish =
+            nats::Wish { port: options.nats_port, monitor_port: options.nats_monitor_port, conf: options.nats_conf };
         let postgres = async {
             match options.database_url {
                 Some(url) => Ok((url, None)),
-                None => postgres::start(&data, options.postgres_port, &registry)
-                    .await
-                    .map(split),
+                None => postgres::start(&data, options.postgres_port, &registry).await.map(split),
             }
         };
         let nats = async {
@@ -137,13 +119,7 @@ impl Embedded {
             children.push(supervised);
             notes.extend(found);
         }
-        Ok(Self {
-            nats_url,
-            database_url,
-            notes,
-            children,
-            registry: Some(registry),
-        })
+        Ok(Self { nats_url, database_url, notes, children, registry: Some(registry) })
     }
 
     /// The superuser's url of the private cluster, database `deltran`; or the one that was given.
@@ -184,10 +160,7 @@ fn make_folder(folder: &Path, mode: u32) -> Result<(), EmbeddedError> {
     if let Some(parent) = folder.parent() {
         std::fs::create_dir_all(parent).at("create", parent)?;
     }
-    DirBuilder::new()
-        .mode(mode)
-        .create(folder)
-        .at("create", folder)?;
+    DirBuilder::new().mode(mode).create(folder).at("create", folder)?;
     // Whatever the umask took away: the user of Postgres must be able to pass.
     std::fs::set_permissions(folder, std::fs::Permissions::from_mode(mode)).at("open", folder)
 }
@@ -200,12 +173,7 @@ impl Lock {
     fn take(data: &Path) -> Result<Self, EmbeddedError> {
         let path = data.join("lock");
         let mut options = OpenOptions::new();
-        options
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600);
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let mut file = options.open(&path).at("open", &path)?;
         match file.try_lock() {
             Ok(()) => {}
@@ -247,10 +215,7 @@ mod tests {
             ..Options::default()
         };
         let embedded = Embedded::start(options).await.unwrap();
-        assert_eq!(
-            (embedded.nats_url(), embedded.database_url()),
-            ("nats://broker:4222", "postgres://db/deltran")
-        );
+        assert_eq!((embedded.nats_url(), embedded.database_url()), ("nats://broker:4222", "postgres://db/deltran"));
         embedded.stop().await;
         assert!(!data.exists());
     }
@@ -260,10 +225,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let first = Lock::take(folder.path()).unwrap();
         let error = Lock::take(folder.path()).unwrap_err().to_string();
-        assert!(
-            error.contains(&format!("in use by process {}", std::process::id())),
-            "{error}"
-        );
+        assert!(error.contains(&format!("in use by process {}", std::process::id())), "{error}");
         drop(first);
         Lock::take(folder.path()).unwrap();
     }

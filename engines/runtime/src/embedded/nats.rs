@@ -52,22 +52,12 @@ pub fn find_nats_server() -> Result<PathBuf, EmbeddedError> {
             }),
         };
     }
-    let mut usual: Vec<PathBuf> = [
-        "/usr/local/bin",
-        "/usr/sbin",
-        "/usr/bin",
-        "/opt/homebrew/bin",
-    ]
-    .map(PathBuf::from)
-    .into();
+    let mut usual: Vec<PathBuf> =
+        ["/usr/local/bin", "/usr/sbin", "/usr/bin", "/opt/homebrew/bin"].map(PathBuf::from).into();
     usual.extend(find::home("go/bin"));
     let folders = find::folders(&usual);
     let mut inadequate = Vec::new();
-    for program in folders
-        .iter()
-        .map(|folder| folder.join(PROGRAM))
-        .filter(|program| find::is_program(program))
-    {
+    for program in folders.iter().map(|folder| folder.join(PROGRAM)).filter(|program| find::is_program(program)) {
         match find::version(&program) {
             Some(version) if adequate(version) => return Ok(program),
             Some(version) => inadequate.push(format!("{version} at {}", program.display())),
@@ -75,14 +65,8 @@ pub fn find_nats_server() -> Result<PathBuf, EmbeddedError> {
         }
     }
     if inadequate.is_empty() {
-        let looked =
-            "PATH, /usr/local/bin, /usr/sbin, ~/go/bin, .tools/bin of this folder and those above"
-                .into();
-        Err(EmbeddedError::NotFound {
-            program: PROGRAM,
-            looked,
-            variable: VARIABLE,
-        })
+        let looked = "PATH, /usr/local/bin, /usr/sbin, ~/go/bin, .tools/bin of this folder and those above".into();
+        Err(EmbeddedError::NotFound { program: PROGRAM, looked, variable: VARIABLE })
     } else {
         Err(EmbeddedError::TooOld {
             program: PROGRAM,
@@ -95,15 +79,10 @@ pub fn find_nats_server() -> Result<PathBuf, EmbeddedError> {
 
 /// Earlier ones let a user pass over the permissions that keep each engine to its own subjects.
 fn adequate(version: Version) -> bool {
-    version >= Version::new(2, 14, 0)
-        || (version >= Version::new(2, 12, 7) && version < Version::new(2, 13, 0))
+    version >= Version::new(2, 14, 0) || (version >= Version::new(2, 12, 7) && version < Version::new(2, 13, 0))
 }
 
-pub(super) async fn start(
-    data: &Path,
-    wish: Wish,
-    registry: &Arc<Registry>,
-) -> Result<Started, EmbeddedError> {
+pub(super) async fn start(data: &Path, wish: Wish, registry: &Arc<Registry>) -> Result<Started, EmbeddedError> {
     let program = tokio::task::spawn_blocking(find_nats_server).await??;
     let folder = data.join("nats");
     super::make_folder(&folder, 0o700)?;
@@ -112,10 +91,7 @@ pub(super) async fn start(
     if let Some(left) = left::named_in(&pid_file, &pid_file)
         && left::stop_left(&left, STEPS).await
     {
-        notes.push(format!(
-            "stopped a broker (process {}) that an earlier run had left",
-            left.pid
-        ));
+        notes.push(format!("stopped a broker (process {}) that an earlier run had left", left.pid));
     }
     let conf = configuration(&folder, wish.conf.as_deref())?;
 
@@ -126,22 +102,10 @@ pub(super) async fn start(
         while monitor.port == client.port && monitor.chosen {
             monitor = ports::choose("the broker's monitoring", Some(0), 8222)?;
         }
-        let mut args = vec![
-            "-c".into(),
-            conf.path.clone().into_os_string(),
-            "-P".into(),
-            pid_file.clone().into_os_string(),
-        ];
+        let mut args =
+            vec!["-c".into(), conf.path.clone().into_os_string(), "-P".into(), pid_file.clone().into_os_string()];
         args.extend(
-            [
-                "-a",
-                "127.0.0.1",
-                "-p",
-                &client.port.to_string(),
-                "-m",
-                &monitor.port.to_string(),
-            ]
-            .map(Into::into),
+            ["-a", "127.0.0.1", "-p", &client.port.to_string(), "-m", &monitor.port.to_string()].map(Into::into),
         );
         if let Some(store) = &conf.store {
             args.extend(["-sd".into(), store.clone().into_os_string()]);
@@ -161,17 +125,12 @@ pub(super) async fn start(
                 notes.extend(client.note);
                 notes.extend(monitor.note);
                 let url = format!("nats://127.0.0.1:{}", client.port);
-                return Ok(Started {
-                    supervised: Supervised::watch(running),
-                    url,
-                    notes,
-                });
+                return Ok(Started { supervised: Supervised::watch(running), url, notes });
             }
             // Somebody else was quicker to take a port that was free when it was chosen.
             Err(EmbeddedError::Exited { .. })
                 if attempt < ATTEMPTS
-                    && (ports::taken(client.port).is_some()
-                        || ports::taken(monitor.port).is_some()) =>
+                    && (ports::taken(client.port).is_some() || ports::taken(monitor.port).is_some()) =>
             {
                 attempt += 1;
             }
@@ -199,18 +158,12 @@ fn configuration(folder: &Path, given: Option<&Path>) -> Result<Configuration, E
         }
         (None, Some(given)) => {
             let path = std::path::absolute(given).at("find", given)?;
-            Ok(Configuration {
-                path,
-                store: Some(folder.to_owned()),
-            })
+            Ok(Configuration { path, store: Some(folder.to_owned()) })
         }
         (None, None) => {
             let path = folder.join("nats-jetstream.conf");
             std::fs::write(&path, text).at("write", &path)?;
-            Ok(Configuration {
-                path,
-                store: Some(folder.to_owned()),
-            })
+            Ok(Configuration { path, store: Some(folder.to_owned()) })
         }
     }
 }
@@ -218,30 +171,16 @@ fn configuration(folder: &Path, given: Option<&Path>) -> Result<Configuration, E
 /// The configuration with its storage moved to `folder`; None where it names no storage.
 fn with_store(text: &str, folder: &Path) -> Option<String> {
     let is_store = |line: &str| {
-        let key = line
-            .trim_start()
-            .split([':', '=', ' ', '\t'])
-            .next()
-            .unwrap_or_default();
-        ["store_dir", "storedir", "store"]
-            .iter()
-            .any(|name| key.eq_ignore_ascii_case(name))
+        let key = line.trim_start().split([':', '=', ' ', '\t']).next().unwrap_or_default();
+        ["store_dir", "storedir", "store"].iter().any(|name| key.eq_ignore_ascii_case(name))
     };
     if !text.lines().any(is_store) {
         return None;
     }
-    let quoted = folder
-        .display()
-        .to_string()
-        .replace('\\', "\\\\")
-        .replace('"', "\\\"");
-    let lines = text.lines().map(|line| {
-        if is_store(line) {
-            format!("    store_dir: \"{quoted}\"\n")
-        } else {
-            format!("{line}\n")
-        }
-    });
+    let quoted = folder.display().to_string().replace('\\', "\\\\").replace('"', "\\\"");
+    let lines = text
+        .lines()
+        .map(|line| if is_store(line) { format!("    store_dir: \"{quoted}\"\n") } else { format!("{line}\n") });
     Some(lines.collect())
 }
 
@@ -249,24 +188,16 @@ fn with_store(text: &str, folder: &Path) -> Option<String> {
 async fn ready(port: u16, monitor_port: u16) -> Readiness {
     let check = async {
         let mut greeting = String::new();
-        BufReader::new(TcpStream::connect(("127.0.0.1", port)).await?)
-            .read_line(&mut greeting)
-            .await?;
+        BufReader::new(TcpStream::connect(("127.0.0.1", port)).await?).read_line(&mut greeting).await?;
         if !greeting.starts_with("INFO ") {
             return Ok(format!("port {port} answers {greeting:?}"));
         }
         let mut monitor = TcpStream::connect(("127.0.0.1", monitor_port)).await?;
-        monitor
-            .write_all(b"GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n")
-            .await?;
+        monitor.write_all(b"GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n").await?;
         let mut health = String::new();
         monitor.read_to_string(&mut health).await?;
         let good = health.split_ascii_whitespace().nth(1) == Some("200");
-        Ok::<_, std::io::Error>(if good {
-            String::new()
-        } else {
-            format!("/healthz answers {health:?}")
-        })
+        Ok::<_, std::io::Error>(if good { String::new() } else { format!("/healthz answers {health:?}") })
     };
     match timeout(ANSWER, check).await {
         Ok(Ok(problem)) if problem.is_empty() => Readiness::Ready,
@@ -299,18 +230,8 @@ mod tests {
     #[test]
     fn only_the_storage_of_the_projects_own_file_is_moved() {
         let moved = with_store(CONFIGURATION, Path::new("/somewhere/na\"ts")).unwrap();
-        let differing: Vec<_> = CONFIGURATION
-            .lines()
-            .zip(moved.lines())
-            .filter(|(old, new)| old != new)
-            .collect();
-        assert_eq!(
-            differing,
-            [(
-                "    store_dir: \"data/nats\"",
-                "    store_dir: \"/somewhere/na\\\"ts\""
-            )]
-        );
+        let differing: Vec<_> = CONFIGURATION.lines().zip(moved.lines()).filter(|(old, new)| old != new).collect();
+        assert_eq!(differing, [("    store_dir: \"data/nats\"", "    store_dir: \"/somewhere/na\\\"ts\"")]);
         assert_eq!(CONFIGURATION.lines().count(), moved.lines().count());
     }
 
@@ -320,9 +241,6 @@ mod tests {
         let given = folder.path().join("mine.conf");
         std::fs::write(&given, "# store_dir is not set here\njetstream: enabled\n").unwrap();
         let conf = configuration(folder.path(), Some(&given)).unwrap();
-        assert_eq!(
-            (conf.path, conf.store),
-            (given, Some(folder.path().to_owned()))
-        );
+        assert_eq!((conf.path, conf.store), (given, Some(folder.path().to_owned())));
     }
 }

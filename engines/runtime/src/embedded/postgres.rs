@@ -7,9 +7,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use rand::{TryRng, rngs::SysRng};
-use sqlx::{
-    ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions, postgres::PgSslMode,
-};
+use sqlx::{ConnectOptions, Connection, PgConnection, postgres::PgConnectOptions, postgres::PgSslMode};
 use tokio::process::Command;
 use tokio::time::timeout;
 
@@ -31,10 +29,8 @@ const ANSWER: Duration = Duration::from_secs(5);
 const ATTEMPTS: u32 = 3;
 /// Fast shutdown, which rolls back what is open; then at once, which the next start repairs. SIGKILL would leave the
 /// server processes without their head for a moment.
-pub(super) const STEPS: Steps = &[
-    (Signal::SIGINT, Duration::from_secs(60)),
-    (Signal::SIGQUIT, Duration::from_secs(10)),
-];
+pub(super) const STEPS: Steps =
+    &[(Signal::SIGINT, Duration::from_secs(60)), (Signal::SIGQUIT, Duration::from_secs(10))];
 
 /// The settings, rewritten at each start. One's own go in with ALTER SYSTEM, which wins over these.
 const SETTINGS: &str = "\
@@ -67,11 +63,7 @@ struct Binaries {
     version: Version,
 }
 
-pub(super) async fn start(
-    data: &Path,
-    wish: Option<u16>,
-    registry: &Arc<Registry>,
-) -> Result<Started, EmbeddedError> {
+pub(super) async fn start(data: &Path, wish: Option<u16>, registry: &Arc<Registry>) -> Result<Started, EmbeddedError> {
     let folder = data.join("postgres");
     super::make_folder(&folder, 0o711)?;
     let password_file = data.join("postgres.password");
@@ -79,15 +71,10 @@ pub(super) async fn start(
     let cluster = place.cluster();
 
     let exists = cluster.join("PG_VERSION").exists();
-    let cluster_version = if exists {
-        Some(cluster_version(&cluster)?)
-    } else {
-        None
-    };
+    let cluster_version = if exists { Some(cluster_version(&cluster)?) } else { None };
     let binaries = {
         let cluster = cluster.clone();
-        tokio::task::spawn_blocking(move || find_binaries(&cluster, cluster_version.as_deref()))
-            .await??
+        tokio::task::spawn_blocking(move || find_binaries(&cluster, cluster_version.as_deref())).await??
     };
     let password = password(&password_file, exists.then_some(&cluster))?;
     if !exists {
@@ -119,15 +106,8 @@ pub(super) async fn start(
             Ok(running) => {
                 let running = with_database(running, &connect).await?;
                 notes.extend(port.note);
-                let url = format!(
-                    "postgres://{USER}:{password}@127.0.0.1:{}/{DATABASE}?sslmode=disable",
-                    port.port
-                );
-                return Ok(Started {
-                    supervised: Supervised::watch(running),
-                    url,
-                    notes,
-                });
+                let url = format!("postgres://{USER}:{password}@127.0.0.1:{}/{DATABASE}?sslmode=disable", port.port);
+                return Ok(Started { supervised: Supervised::watch(running), url, notes });
             }
             // Somebody else was quicker to take a port that was free when it was chosen, or the server processes of a head
             // that was killed have not all noticed yet.
@@ -144,11 +124,7 @@ pub(super) async fn start(
 
 fn settings_text() -> String {
     // Elsewhere the system has no such limit, and the server would complain at every connection.
-    let linux = if cfg!(target_os = "linux") {
-        "tcp_user_timeout = '4s'\n"
-    } else {
-        ""
-    };
+    let linux = if cfg!(target_os = "linux") { "tcp_user_timeout = '4s'\n" } else { "" };
     format!("{SETTINGS}{linux}")
 }
 
@@ -170,13 +146,7 @@ async fn ready(options: &PgConnectOptions) -> Readiness {
             Err(error) => Readiness::NotYet(error.to_string()),
         },
         // A wrong password stays wrong.
-        Ok(Err(source))
-            if source
-                .as_database_error()
-                .and_then(|error| error.code())
-                .as_deref()
-                == Some("28P01") =>
-        {
+        Ok(Err(source)) if source.as_database_error().and_then(|error| error.code()).as_deref() == Some("28P01") => {
             Readiness::Never(EmbeddedError::Database {
                 action: "log in with the password in postgres.password",
                 source,
@@ -187,10 +157,7 @@ async fn ready(options: &PgConnectOptions) -> Readiness {
     }
 }
 
-async fn with_database(
-    mut running: Running,
-    options: &PgConnectOptions,
-) -> Result<Running, EmbeddedError> {
+async fn with_database(mut running: Running, options: &PgConnectOptions) -> Result<Running, EmbeddedError> {
     let create = async {
         let mut connection = PgConnection::connect_with(options).await?;
         let found: Option<i32> = sqlx::query_scalar("SELECT 1 FROM pg_database WHERE datname = $1")
@@ -198,9 +165,7 @@ async fn with_database(
             .fetch_optional(&mut connection)
             .await?;
         if found.is_none() {
-            sqlx::query("CREATE DATABASE deltran")
-                .execute(&mut connection)
-                .await?;
+            sqlx::query("CREATE DATABASE deltran").execute(&mut connection).await?;
         }
         connection.close().await
     };
@@ -208,10 +173,7 @@ async fn with_database(
         Ok(()) => Ok(running),
         Err(source) => {
             running.stop().await;
-            Err(EmbeddedError::Database {
-                action: "create the database deltran",
-                source,
-            })
+            Err(EmbeddedError::Database { action: "create the database deltran", source })
         }
     }
 }
@@ -231,29 +193,11 @@ async fn initdb(binaries: &Binaries, place: &Place, password: &str) -> Result<()
 
     let program = binaries.folder.join("initdb");
     let mut command = Command::new(&program);
-    command
-        .arg("-D")
-        .arg(&unfinished)
-        .arg("--pwfile")
-        .arg(&password_file);
-    command.args([
-        "-U",
-        USER,
-        "--auth=scram-sha-256",
-        "--encoding=UTF8",
-        "--locale=C",
-        "--data-checksums",
-    ]);
-    command
-        .env("LC_ALL", "C")
-        .current_dir("/")
-        .kill_on_drop(true)
-        .process_group(0);
+    command.arg("-D").arg(&unfinished).arg("--pwfile").arg(&password_file);
+    command.args(["-U", USER, "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C", "--data-checksums"]);
+    command.env("LC_ALL", "C").current_dir("/").kill_on_drop(true).process_group(0);
     process::run_as(&mut command, place.owner.as_ref());
-    let output = command
-        .output()
-        .await
-        .map_err(|source| EmbeddedError::Spawn { program, source });
+    let output = command.output().await.map_err(|source| EmbeddedError::Spawn { program, source });
     std::fs::remove_file(&password_file).at("remove", &password_file)?;
     let output = output?;
     if !output.status.success() {
@@ -274,18 +218,13 @@ fn password(file: &Path, cluster: Option<&PathBuf>) -> Result<String, EmbeddedEr
             return Err(error).at("read", file);
         }
         (_, Some(cluster)) => {
-            return Err(EmbeddedError::NoPassword {
-                password: file.to_owned(),
-                cluster: cluster.clone(),
-            });
+            return Err(EmbeddedError::NoPassword { password: file.to_owned(), cluster: cluster.clone() });
         }
         (_, None) => {}
     }
     let mut bytes = [0_u8; 24];
     // The system's own randomness, not an injected one: a secret must not follow from a seed.
-    SysRng
-        .try_fill_bytes(&mut bytes)
-        .map_err(|error| EmbeddedError::Random(error.to_string()))?;
+    SysRng.try_fill_bytes(&mut bytes).map_err(|error| EmbeddedError::Random(error.to_string()))?;
     let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     write_secret(file, &text)?;
     Ok(text)
@@ -296,12 +235,8 @@ fn write_secret(file: &Path, text: &str) -> Result<(), EmbeddedError> {
     if file.exists() {
         std::fs::remove_file(file).at("replace", file)?;
     }
-    let mut open = std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(file)
-        .at("create", file)?;
+    let mut open =
+        std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file).at("create", file)?;
     open.write_all(text.as_bytes()).at("write", file)
 }
 
@@ -312,12 +247,7 @@ async fn clear_left(cluster: &Path) -> Result<Option<String>, EmbeddedError> {
     if let Some(left) = left::named_in(&file, cluster) {
         let stopped = left::stop_left(&left, STEPS).await;
         wait_until_empty(cluster).await;
-        return Ok(stopped.then(|| {
-            format!(
-                "stopped a Postgres (process {}) that an earlier run had left",
-                left.pid
-            )
-        }));
+        return Ok(stopped.then(|| format!("stopped a Postgres (process {}) that an earlier run had left", left.pid)));
     }
     let reused = left::first_number(&file).is_some_and(|pid| left::identity(pid).is_some());
     if reused && !left::anyone_in(cluster) {
@@ -336,10 +266,7 @@ async fn wait_until_empty(cluster: &Path) {
 
 fn cluster_version(cluster: &Path) -> Result<String, EmbeddedError> {
     let file = cluster.join("PG_VERSION");
-    Ok(std::fs::read_to_string(&file)
-        .at("read", &file)?
-        .trim()
-        .to_owned())
+    Ok(std::fs::read_to_string(&file).at("read", &file)?.trim().to_owned())
 }
 
 /// The programs of one Postgres: of the version that made the cluster, where there is one, else the first adequate.
@@ -349,13 +276,14 @@ fn find_binaries(cluster: &Path, made_by: Option<&str>) -> Result<Binaries, Embe
         Some(folder) => vec![folder.clone()],
         None => find::folders(&usual()),
     };
-    let found: Vec<Binaries> = folders
-        .iter()
-        .filter_map(|folder| binaries_in(folder))
-        .collect();
+    let found: Vec<Binaries> = folders.iter().filter_map(|folder| binaries_in(folder)).collect();
     if found.is_empty() {
         return Err(match given {
-            Some(value) => EmbeddedError::Override { variable: VARIABLE, value, problem: "holds no initdb and postgres that run".into() },
+            Some(value) => EmbeddedError::Override {
+                variable: VARIABLE,
+                value,
+                problem: "holds no initdb and postgres that run".into(),
+            },
             None => EmbeddedError::NotFound {
                 program: "a Postgres server with initdb",
                 looked: "PATH, /usr/lib/postgresql/*/bin, /usr/pgsql-*/bin, /opt/homebrew/opt/postgresql*/bin".into(),
@@ -363,10 +291,7 @@ fn find_binaries(cluster: &Path, made_by: Option<&str>) -> Result<Binaries, Embe
             },
         });
     }
-    let listed: Vec<String> = found
-        .iter()
-        .map(|one| format!("{} in {}", one.version, one.folder.display()))
-        .collect();
+    let listed: Vec<String> = found.iter().map(|one| format!("{} in {}", one.version, one.folder.display())).collect();
     let fits = |one: &Binaries| match made_by {
         Some(version) => one.version.major.to_string() == version,
         None => one.version.major >= 15,
@@ -379,12 +304,7 @@ fn find_binaries(cluster: &Path, made_by: Option<&str>) -> Result<Binaries, Embe
                 cluster_version: version.to_owned(),
                 found,
             },
-            None => EmbeddedError::TooOld {
-                program: "Postgres server",
-                found,
-                needed: NEEDED,
-                variable: VARIABLE,
-            },
+            None => EmbeddedError::TooOld { program: "Postgres server", found, needed: NEEDED, variable: VARIABLE },
         }
     })
 }
@@ -394,33 +314,19 @@ fn usual() -> Vec<PathBuf> {
     all.extend(find::versioned("/usr", "pgsql-", "bin"));
     all.extend(find::versioned("/opt/homebrew/opt", "postgresql", "bin"));
     all.extend(find::versioned("/usr/local/opt", "postgresql", "bin"));
-    all.extend(find::versioned(
-        "/Applications/Postgres.app/Contents/Versions",
-        "",
-        "bin",
-    ));
+    all.extend(find::versioned("/Applications/Postgres.app/Contents/Versions", "", "bin"));
     all.push("/usr/local/pgsql/bin".into());
     all
 }
 
 fn binaries_in(folder: &Path) -> Option<Binaries> {
-    let complete = |folder: &Path| {
-        ["initdb", "postgres"]
-            .iter()
-            .all(|name| find::is_program(&folder.join(name)))
-    };
+    let complete = |folder: &Path| ["initdb", "postgres"].iter().all(|name| find::is_program(&folder.join(name)));
     if !complete(folder) {
         return None;
     }
     // Links lead to where the server's other files are.
-    let real = folder
-        .join("initdb")
-        .canonicalize()
-        .ok()
-        .and_then(|path| path.parent().map(Path::to_owned));
-    let folder = real
-        .filter(|real| complete(real))
-        .unwrap_or_else(|| folder.to_owned());
+    let real = folder.join("initdb").canonicalize().ok().and_then(|path| path.parent().map(Path::to_owned));
+    let folder = real.filter(|real| complete(real)).unwrap_or_else(|| folder.to_owned());
     find::version(&folder.join("postgres")).map(|version| Binaries { folder, version })
 }
 
@@ -446,40 +352,22 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("postgres.password");
         let cluster = folder.path().join("cluster");
-        assert!(matches!(
-            password(&file, Some(&cluster)),
-            Err(EmbeddedError::NoPassword { .. })
-        ));
+        assert!(matches!(password(&file, Some(&cluster)), Err(EmbeddedError::NoPassword { .. })));
 
         let made = password(&file, None).unwrap();
-        assert_eq!(
-            (made.len(), file.metadata().unwrap().mode() & 0o777),
-            (48, 0o600)
-        );
+        assert_eq!((made.len(), file.metadata().unwrap().mode() & 0o777), (48, 0o600));
         assert_eq!(password(&file, Some(&cluster)).unwrap(), made);
     }
 
     #[test]
     fn a_cluster_wants_the_version_that_made_it() {
-        let error = find_binaries(Path::new("/data/cluster"), Some("9"))
-            .err()
-            .unwrap();
-        assert!(
-            matches!(error, EmbeddedError::ClusterVersion { .. }),
-            "{error}"
-        );
-        assert!(
-            find_binaries(Path::new("/data/cluster"), None)
-                .unwrap()
-                .version
-                .major
-                >= 15
-        );
+        let error = find_binaries(Path::new("/data/cluster"), Some("9")).err().unwrap();
+        assert!(matches!(error, EmbeddedError::ClusterVersion { .. }), "{error}");
+        assert!(find_binaries(Path::new("/data/cluster"), None).unwrap().version.major >= 15);
     }
 
     #[tokio::test]
-    async fn a_pid_file_whose_number_is_reused_is_removed_and_one_of_a_dead_process_is_left_to_postgres()
-     {
+    async fn a_pid_file_whose_number_is_reused_is_removed_and_one_of_a_dead_process_is_left_to_postgres() {
         let cluster = tempfile::tempdir().unwrap();
         let file = cluster.path().join("postmaster.pid");
         std::fs::write(&file, format!("{}\n", std::process::id())).unwrap();

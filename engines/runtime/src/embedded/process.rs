@@ -56,26 +56,15 @@ pub(super) struct Plan {
 
 impl Plan {
     fn spawn(&self) -> Result<Child, EmbeddedError> {
-        let log = OpenOptions::new()
-            .create(true)
-            .append(true)
-            .mode(0o600)
-            .open(&self.log)
-            .at("open", &self.log)?;
+        let log = OpenOptions::new().create(true).append(true).mode(0o600).open(&self.log).at("open", &self.log)?;
         let errors = log.try_clone().at("open", &self.log)?;
         let mut command = Command::new(&self.program);
-        command
-            .args(&self.args)
-            .current_dir(&self.folder)
-            .env("LC_ALL", "C");
+        command.args(&self.args).current_dir(&self.folder).env("LC_ALL", "C");
         command.stdin(Stdio::null()).stdout(log).stderr(errors);
         // A terminal's Ctrl-C goes to the whole foreground group; the children are to be stopped after the engines.
         command.process_group(0);
         run_as(&mut command, self.owner.as_ref());
-        command.spawn().map_err(|source| EmbeddedError::Spawn {
-            program: self.program.clone(),
-            source,
-        })
+        command.spawn().map_err(|source| EmbeddedError::Spawn { program: self.program.clone(), source })
     }
 }
 
@@ -96,24 +85,14 @@ pub(super) struct Registry {
 
 impl Registry {
     /// The registry of a new run, and what the last one left in it.
-    pub(super) fn open(
-        path: PathBuf,
-        lock: Lock,
-    ) -> Result<(Self, BTreeMap<String, Recorded>), EmbeddedError> {
+    pub(super) fn open(path: PathBuf, lock: Lock) -> Result<(Self, BTreeMap<String, Recorded>), EmbeddedError> {
         let left = match std::fs::read(&path) {
             // Half a file cannot be there, since it is renamed into place: another content is not ours to act on.
             Ok(text) => serde_json::from_slice(&text).unwrap_or_default(),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => BTreeMap::new(),
             Err(error) => return Err(error).at("read", &path),
         };
-        Ok((
-            Self {
-                path,
-                children: Mutex::default(),
-                _lock: lock,
-            },
-            left,
-        ))
+        Ok((Self { path, children: Mutex::default(), _lock: lock }, left))
     }
 
     fn born(&self, name: &str, child: &Child) -> Result<(), EmbeddedError> {
@@ -148,9 +127,7 @@ impl Registry {
     }
 
     fn write(&self, children: &BTreeMap<String, Recorded>) -> Result<(), EmbeddedError> {
-        let text = serde_json::to_vec_pretty(children)
-            .map_err(std::io::Error::other)
-            .at("write", &self.path)?;
+        let text = serde_json::to_vec_pretty(children).map_err(std::io::Error::other).at("write", &self.path)?;
         let next = self.path.with_extension("json.tmp");
         std::fs::write(&next, text).at("write", &next)?;
         std::fs::rename(&next, &self.path).at("write", &self.path)
@@ -167,20 +144,13 @@ pub(super) struct Running {
 impl Running {
     fn start(plan: Plan, registry: Arc<Registry>) -> Result<Self, EmbeddedError> {
         let child = plan.spawn()?;
-        let running = Self {
-            plan,
-            child,
-            registry,
-        };
+        let running = Self { plan, child, registry };
         running.registry.born(running.plan.name, &running.child)?;
         Ok(running)
     }
 
     fn pid(&self) -> Option<Pid> {
-        self.child
-            .id()
-            .and_then(|id| i32::try_from(id).ok())
-            .map(Pid::from_raw)
+        self.child.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw)
     }
 
     pub(super) async fn stop(&mut self) {
@@ -231,18 +201,9 @@ where
     loop {
         let state = check().await;
         // Asked after the check: an answer may have come from somebody else on the same port.
-        if let Some(status) = running
-            .child
-            .try_wait()
-            .at("wait for", &running.plan.program)?
-        {
+        if let Some(status) = running.child.try_wait().at("wait for", &running.plan.program)? {
             registry.gone(server);
-            return Err(EmbeddedError::Exited {
-                server,
-                status,
-                tail: tail(&log),
-                log,
-            });
+            return Err(EmbeddedError::Exited { server, status, tail: tail(&log), log });
         }
         let error = match state {
             Readiness::Ready => return Ok(running),
@@ -250,13 +211,9 @@ where
                 sleep(POLL).await;
                 continue;
             }
-            Readiness::NotYet(last) => EmbeddedError::NotReady {
-                server,
-                seconds: patience.as_secs(),
-                last,
-                tail: tail(&log),
-                log,
-            },
+            Readiness::NotYet(last) => {
+                EmbeddedError::NotReady { server, seconds: patience.as_secs(), last, tail: tail(&log), log }
+            }
             Readiness::Never(error) => error,
         };
         running.stop().await;
@@ -275,10 +232,7 @@ impl Supervised {
     pub(super) fn watch(running: Running) -> Self {
         let cancel = CancellationToken::new();
         let task = tokio::spawn(supervise(running, cancel.clone()));
-        Self {
-            cancel: cancel.drop_guard(),
-            task,
-        }
+        Self { cancel: cancel.drop_guard(), task }
     }
 
     pub(super) async fn stop(self) {
@@ -381,23 +335,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let registry = registry(folder.path());
         let deaf = plan(folder.path(), "trap '' TERM; while :; do sleep 1; done");
-        let running = launch(deaf, &registry, KILLED, || async { Readiness::Ready })
-            .await
-            .unwrap();
+        let running = launch(deaf, &registry, KILLED, || async { Readiness::Ready }).await.unwrap();
         let first = running.pid().unwrap();
         let supervised = Supervised::watch(running);
 
         kill(first, Signal::SIGKILL).unwrap();
-        let pid = || {
-            registry
-                .children()
-                .get("script")
-                .map(|recorded| recorded.pid)
-        };
-        until("a second child", || {
-            pid().is_some_and(|pid| pid != first.as_raw())
-        })
-        .await;
+        let pid = || registry.children().get("script").map(|recorded| recorded.pid);
+        until("a second child", || pid().is_some_and(|pid| pid != first.as_raw())).await;
         let second = pid().unwrap();
 
         supervised.stop().await;
@@ -411,14 +355,7 @@ mod tests {
         let registry = registry(folder.path());
         let failing = plan(folder.path(), "echo the disk is full >&2; exit 3");
         let not_yet = || async { Readiness::NotYet("nobody answers".into()) };
-        let error = launch(failing, &registry, KILLED, not_yet)
-            .await
-            .err()
-            .unwrap()
-            .to_string();
-        assert!(
-            error.contains("exit status: 3") && error.contains("the disk is full"),
-            "{error}"
-        );
+        let error = launch(failing, &registry, KILLED, not_yet).await.err().unwrap().to_string();
+        assert!(error.contains("exit status: 3") && error.contains("the disk is full"), "{error}");
     }
 }

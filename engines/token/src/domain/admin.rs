@@ -58,7 +58,12 @@ impl Ledger {
 
     /// Carries a command out once: the same again gets the stored answer, another body is a conflict. A
     /// command that was denied is not stored and may be sent again.
-    fn once(&mut self, id: CommandId, hash: BodyHash, work: impl FnOnce(&mut Self) -> Result<Answer, Denied>) -> Decided {
+    fn once(
+        &mut self,
+        id: CommandId,
+        hash: BodyHash,
+        work: impl FnOnce(&mut Self) -> Result<Answer, Denied>,
+    ) -> Decided {
         if let Some(row) = self.known.commands.get(&id.uuid()) {
             return if row.hash == hash {
                 Ok(Applied::AlreadyApplied(row.answer.clone()))
@@ -176,11 +181,8 @@ impl Ledger {
         }
         let (participant, currency) = (row.participant, row.currency);
         let debit = AccountKey::Reserved(participant, currency, id.uuid());
-        let credit = if confirmed {
-            AccountKey::Safeguard(currency)
-        } else {
-            AccountKey::Settlement(participant, currency)
-        };
+        let credit =
+            if confirmed { AccountKey::Safeguard(currency) } else { AccountKey::Settlement(participant, currency) };
         self.post(debit, credit, row.amount, About::default(), at).map_err(out_of_range)?;
         // ---- writes
         let amount = Money::new(row.amount, currency).into();
@@ -223,7 +225,11 @@ impl Ledger {
         by: &By,
     ) -> Result<Answer, Denied> {
         use ParticipantState::{Active, Defaulted, Exited, Onboarding, Suspended};
-        let known = self.participants.get(&participant).cloned().ok_or_else(|| Denied::not_found("participant", participant))?;
+        let known = self
+            .participants
+            .get(&participant)
+            .cloned()
+            .ok_or_else(|| Denied::not_found("participant", participant))?;
         let event: Event = match (known.state, state) {
             (Onboarding, Active) => events::ParticipantActivated { participant, reason }.into(),
             (Active, Suspended) => events::ParticipantSuspended { participant, reason }.into(),
@@ -234,7 +240,8 @@ impl Ledger {
                 events::ParticipantExited { participant, reason }.into()
             }
             (from, to) => {
-                let message = format!("participant {participant} is {}: it cannot become {}", from.as_str(), to.as_str());
+                let message =
+                    format!("participant {participant} is {}: it cannot become {}", from.as_str(), to.as_str());
                 return Err(Denied::wrong_state(message, from.as_str()));
             }
         };
@@ -246,14 +253,18 @@ impl Ledger {
 
     /// A participant leaves with nothing owed and nothing owned.
     fn may_exit(&self, participant: ParticipantId) -> Result<(), Denied> {
-        let open = self.accounts.iter().find(|(key, sides)| {
-            key.participant() == Some(participant) && !sides.balance().is_zero()
-        });
+        let open = self
+            .accounts
+            .iter()
+            .find(|(key, sides)| key.participant() == Some(participant) && !sides.balance().is_zero());
         match open {
             None => Ok(()),
             Some((key, sides)) => {
                 let left = Money::new(sides.balance(), key.currency());
-                Err(Denied::wrong_state(format!("{key} still stands at {left}: {participant} cannot exit"), "SUSPENDED"))
+                Err(Denied::wrong_state(
+                    format!("{key} still stands at {left}: {participant} cannot exit"),
+                    "SUSPENDED",
+                ))
             }
         }
     }
@@ -319,7 +330,8 @@ impl Ledger {
         self.member(participant, currency)?;
         let prefunded = policy == events::CoverPolicy::Prefunded;
         if amount.minor().is_negative() || prefunded != amount.minor().is_zero() {
-            let message = format!("{policy} does not go with {amount}: PREFUNDED takes zero, the others more than zero");
+            let message =
+                format!("{policy} does not go with {amount}: PREFUNDED takes zero, the others more than zero");
             return Err(Refusal::new(RefusalCode::AmountOutOfRange, message).into());
         }
         // ---- writes

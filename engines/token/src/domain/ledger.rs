@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use deltran_events::data::transactions::CoverPolicy;
-use deltran_kernel::{Currency, Minor, Money, MoneyError, ParticipantId, Timestamp, TransactionId, WindowId, WithdrawalId};
+use deltran_kernel::{
+    Currency, Minor, Money, MoneyError, ParticipantId, Timestamp, TransactionId, WindowId, WithdrawalId,
+};
 use sha2::Sha256;
 use sha2::digest::Update;
 use sha2::digest::common::hazmat::SerializableState;

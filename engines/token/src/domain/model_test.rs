@@ -168,7 +168,8 @@ impl Model {
             }
             Op::Cancel { which } => {
                 if let Some(i) = pick(&self.submitted, which) {
-                    let _ = self.run(Command::Cancel { id: i.id, payer: i.payer, reason: String::new(), by: by("bank") });
+                    let _ =
+                        self.run(Command::Cancel { id: i.id, payer: i.payer, reason: String::new(), by: by("bank") });
                 }
             }
             Op::Release { which, release } => {

@@ -108,7 +108,13 @@ pub(super) fn member(ledger: &mut Ledger, n: u128, name: &str, cap: i128) {
             reason: String::new(),
             by: by("operator"),
         },
-        Command::EnableCurrency { id: command_id(n + 2), hash: [0; 32], participant, currency: usd(), by: by("operator") },
+        Command::EnableCurrency {
+            id: command_id(n + 2),
+            hash: [0; 32],
+            participant,
+            currency: usd(),
+            by: by("operator"),
+        },
         Command::SetLimit { id: command_id(n + 3), hash: [0; 32], participant, cap: money(cap), by: by("risk") },
     ] {
         ledger.execute(command, at(1)).unwrap();
@@ -172,7 +178,8 @@ fn refusals_come_in_the_documented_order() {
 #[test]
 fn gross_needs_tokens_that_stand_behind_nothing() {
     let mut ledger = two_banks();
-    let gross = |n, units| Instruction { model: SettlementModel::Gross, ..instruction(n, "ALFAAEXX", "BRAVINXX", units) };
+    let gross =
+        |n, units| Instruction { model: SettlementModel::Gross, ..instruction(n, "ALFAAEXX", "BRAVINXX", units) };
     assert_eq!(code(&submit(&mut ledger, gross(1, 1001))), Some(RefusalCode::Liquidity));
     assert_eq!(submit(&mut ledger, instruction(2, "ALFAAEXX", "BRAVINXX", 100)).state, TransactionState::Committed);
     let refused = submit(&mut ledger, gross(3, 901));
@@ -206,8 +213,13 @@ fn a_batch_cannot_exceed_the_cap() {
 fn lowering_the_cap_blocks_new_debits_only() {
     let mut ledger = two_banks();
     submit(&mut ledger, instruction(1, "ALFAAEXX", "BRAVINXX", 80));
-    let lower =
-        Command::SetLimit { id: command_id(60), hash: [0; 32], participant: who("ALFAAEXX"), cap: money(10), by: by("r") };
+    let lower = Command::SetLimit {
+        id: command_id(60),
+        hash: [0; 32],
+        participant: who("ALFAAEXX"),
+        cap: money(10),
+        by: by("r"),
+    };
     ledger.execute(lower, at(11)).unwrap();
     assert_eq!(code(&submit(&mut ledger, instruction(2, "ALFAAEXX", "BRAVINXX", 1))), Some(RefusalCode::Cap));
     assert_eq!(submit(&mut ledger, instruction(3, "BRAVINXX", "ALFAAEXX", 100)).state, TransactionState::Committed);
@@ -222,7 +234,10 @@ fn the_same_id_has_one_outcome() {
     let first = submit(&mut ledger, instruction(1, "ALFAAEXX", "BRAVINXX", 60));
     ledger.participants.get_mut(&who("ALFAAEXX")).unwrap().state = ParticipantState::Suspended;
     let again = |i: Instruction, l: &mut Ledger| {
-        l.execute(Command::Submit { instruction: Box::new(i), gates: Err("gates are away".into()), by: by("bank") }, at(20))
+        l.execute(
+            Command::Submit { instruction: Box::new(i), gates: Err("gates are away".into()), by: by("bank") },
+            at(20),
+        )
     };
     let replay = again(instruction(1, "ALFAAEXX", "BRAVINXX", 60), &mut ledger);
     assert_eq!(replay, Ok(Applied::AlreadyApplied(Answer::Outcome(first))));
@@ -250,7 +265,10 @@ fn a_reservation_made_before_a_seal_lands_in_the_later_window() {
         l.execute(Command::Commit { id: TransactionId::new(id(1)), payer: who("ALFAAEXX"), by: by("bank") }, t)
     };
     assert_eq!(commit(&mut ledger, at(13)), Ok(Applied::Executed(Answer::Transaction(TransactionState::Committed))));
-    assert_eq!(commit(&mut ledger, at(14)), Ok(Applied::AlreadyApplied(Answer::Transaction(TransactionState::Committed))));
+    assert_eq!(
+        commit(&mut ledger, at(14)),
+        Ok(Applied::AlreadyApplied(Answer::Transaction(TransactionState::Committed)))
+    );
     assert_eq!(ledger.known.transactions[&TransactionId::new(id(1))].window, Some((window(901), 1)));
     assert!(matches!(ledger.execute(seal, at(15)), Ok(Applied::AlreadyApplied(Answer::Sealed(_)))));
 }
@@ -307,7 +325,10 @@ fn a_return_gives_back_no_more_than_was_paid() {
     };
     assert_eq!(submit(&mut ledger, back(2, 40)).state, TransactionState::Committed);
     let refused = submit(&mut ledger, back(3, 21));
-    assert_eq!(refused.refusal.as_ref().map(|r| (r.code, r.details["remaining"].as_str())), Some((RefusalCode::Return, "0.20")));
+    assert_eq!(
+        refused.refusal.as_ref().map(|r| (r.code, r.details["remaining"].as_str())),
+        Some((RefusalCode::Return, "0.20"))
+    );
     assert_eq!(submit(&mut ledger, back(4, 20)).state, TransactionState::Committed);
     assert_eq!(ledger.known.transactions[&TransactionId::new(id(1))].state, TransactionState::Committed);
 }
@@ -344,19 +365,27 @@ fn settlement_is_all_or_nothing() {
         l.execute(command, at(12))
     };
     let before = ledger.posting_seq;
-    assert!(matches!(settle(&mut ledger, 500, [-90, 90]), Err(Denied::WrongState { .. })), "legs must be its positions");
-    assert!(matches!(settle(&mut ledger, 501, [-100, 100]), Err(Denied::Refused(r)) if r.code == RefusalCode::Liquidity));
+    assert!(
+        matches!(settle(&mut ledger, 500, [-90, 90]), Err(Denied::WrongState { .. })),
+        "legs must be its positions"
+    );
+    assert!(
+        matches!(settle(&mut ledger, 501, [-100, 100]), Err(Denied::Refused(r)) if r.code == RefusalCode::Liquidity)
+    );
     assert_eq!(ledger.posting_seq, before, "nothing was posted");
 
     deposit(&mut ledger, 302, "ALFAAEXX", 60);
     // What came in covers the debt first: only the rest may be spent.
-    let spend = |n, units| Instruction { model: SettlementModel::Gross, ..instruction(n, "ALFAAEXX", "BRAVINXX", units) };
+    let spend =
+        |n, units| Instruction { model: SettlementModel::Gross, ..instruction(n, "ALFAAEXX", "BRAVINXX", units) };
     let earmark = Command::Earmark { group: PostingGroupId::new(id(502)), hash: [0; 32], windows: vec![window(900)] };
     let Answer::Funding { debtors, .. } = ledger.execute(earmark, at(13)).unwrap().into_parts().0 else { panic!() };
     assert_eq!((debtors[0].required.units(), debtors[0].reserved.units()), (100, 100));
     assert_eq!(code(&submit(&mut ledger, spend(3, 11))), Some(RefusalCode::Liquidity));
     assert!(settle(&mut ledger, 503, [-100, 100]).is_ok());
-    assert!(matches!(settle(&mut ledger, 504, [-100, 100]), Err(Denied::WrongState { state, .. }) if state == "SETTLED"));
+    assert!(
+        matches!(settle(&mut ledger, 504, [-100, 100]), Err(Denied::WrongState { state, .. }) if state == "SETTLED")
+    );
     assert_eq!(ledger.settlement(who("ALFAAEXX"), usd()).units(), 10);
     assert_eq!(ledger.settlement(who("BRAVINXX"), usd()).units(), 2050);
     assert_eq!(ledger.cap_headroom(who("ALFAAEXX"), usd()).unwrap(), money(100));

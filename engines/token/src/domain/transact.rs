@@ -25,7 +25,13 @@ enum Way {
 
 impl Ledger {
     /// Decides a submission. Known ids get the answer they got before; refusals are outcomes too.
-    pub(super) fn submit(&mut self, i: Instruction, gates: Result<Box<Gates>, String>, by: &By, at: Timestamp) -> Decided {
+    pub(super) fn submit(
+        &mut self,
+        i: Instruction,
+        gates: Result<Box<Gates>, String>,
+        by: &By,
+        at: Timestamp,
+    ) -> Decided {
         if let Some(record) = self.known.transactions.get(&i.id) {
             return if record.instruction.body_hash == i.body_hash {
                 Ok(Applied::AlreadyApplied(Answer::Outcome(record.outcome())))
@@ -152,7 +158,12 @@ impl Ledger {
         let (before, then) = used(&|p| self.cap_used(membership, p))?;
         if then > membership.terms.cap && then > before {
             let headroom = self.cap_headroom(i.payer, currency).map_err(out_of_range)?;
-            return Err(Refusal::of_headroom(RefusalCode::Cap, "the net debit cap does not allow it", i.amount, headroom));
+            return Err(Refusal::of_headroom(
+                RefusalCode::Cap,
+                "the net debit cap does not allow it",
+                i.amount,
+                headroom,
+            ));
         }
         let (before, then) = used(&|p| self.cover_used(membership, p))?;
         let stands = self.settlement(i.payer, currency).add(membership.terms.collateral).map_err(out_of_range)?;
@@ -177,11 +188,21 @@ impl Ledger {
         let left = tokens.sub(amount.minor()).map_err(out_of_range)?;
         if used.is_positive() && used > left.add(membership.terms.collateral).map_err(out_of_range)? {
             let headroom = self.cover_headroom(payer, currency).map_err(out_of_range)?;
-            return Err(Refusal::of_headroom(RefusalCode::Cover, "these tokens stand behind a position", amount, headroom));
+            return Err(Refusal::of_headroom(
+                RefusalCode::Cover,
+                "these tokens stand behind a position",
+                amount,
+                headroom,
+            ));
         }
         if left.is_negative() {
             let available = Money::new(tokens, currency);
-            return Err(Refusal::of_headroom(RefusalCode::Liquidity, "the balance does not suffice", amount, available));
+            return Err(Refusal::of_headroom(
+                RefusalCode::Liquidity,
+                "the balance does not suffice",
+                amount,
+                available,
+            ));
         }
         Ok(())
     }
@@ -294,7 +315,12 @@ impl Ledger {
     }
 
     /// Posts a commit and counts it in its window. From a hold, RESERVED is debited instead.
-    fn commit_postings(&mut self, i: &Instruction, from_hold: bool, at: Timestamp) -> Option<(deltran_kernel::WindowId, u64)> {
+    fn commit_postings(
+        &mut self,
+        i: &Instruction,
+        from_hold: bool,
+        at: Timestamp,
+    ) -> Option<(deltran_kernel::WindowId, u64)> {
         let currency = i.amount.currency();
         let amount = i.amount.minor();
         let about = About::transaction(i.id);
@@ -442,7 +468,14 @@ impl Ledger {
     }
 
     /// Gives a reservation back.
-    pub(super) fn cancel(&mut self, id: TransactionId, payer: ParticipantId, reason: String, by: &By, at: Timestamp) -> Decided {
+    pub(super) fn cancel(
+        &mut self,
+        id: TransactionId,
+        payer: ParticipantId,
+        reason: String,
+        by: &By,
+        at: Timestamp,
+    ) -> Decided {
         let record = self.reservation(id, payer, at)?;
         match record.state {
             TransactionState::Cancelled => {
@@ -492,7 +525,14 @@ impl Ledger {
     }
 
     /// Ends HELD. A release checks everything again and may end in a refusal.
-    pub(super) fn release(&mut self, id: TransactionId, release: bool, reason: String, by: &By, at: Timestamp) -> Decided {
+    pub(super) fn release(
+        &mut self,
+        id: TransactionId,
+        release: bool,
+        reason: String,
+        by: &By,
+        at: Timestamp,
+    ) -> Decided {
         let record = self.known.transactions.get(&id).cloned().ok_or_else(|| Denied::not_found("transaction", id))?;
         if record.outcome_state == TransactionState::Held && record.state != TransactionState::Held {
             return Ok(Applied::AlreadyApplied(Answer::Transaction(record.state)));
@@ -533,8 +573,10 @@ impl Ledger {
 
     fn say_rejected(&mut self, record: &Record, was_held: bool, by: &By) {
         let i = &record.instruction;
-        let (reason, message) =
-            record.refusal.as_ref().map_or((String::new(), String::new()), |r| (r.code.as_str().into(), r.message.clone()));
+        let (reason, message) = record
+            .refusal
+            .as_ref()
+            .map_or((String::new(), String::new()), |r| (r.code.as_str().into(), r.message.clone()));
         let rejected = TransactionRejected {
             transaction_id: i.id,
             payer: i.payer,
@@ -553,7 +595,13 @@ impl Ledger {
     }
 
     /// Adds an event to what the batch publishes.
-    pub(super) fn say(&mut self, correlation: String, participant: Option<ParticipantId>, by: &By, event: impl Into<Event>) {
+    pub(super) fn say(
+        &mut self,
+        correlation: String,
+        participant: Option<ParticipantId>,
+        by: &By,
+        event: impl Into<Event>,
+    ) {
         let context = Context {
             correlation_id: Some(correlation),
             user_id: Some(by.user.clone()),

@@ -181,10 +181,8 @@ impl Ledger {
         let mut debtors = Vec::new();
         for (participant, net) in self.net_over(ids, currency)? {
             if net.is_negative() {
-                let policy = self
-                    .memberships
-                    .get(&(participant, currency))
-                    .map_or(CoverPolicy::Prefunded, |m| m.terms.policy);
+                let policy =
+                    self.memberships.get(&(participant, currency)).map_or(CoverPolicy::Prefunded, |m| m.terms.policy);
                 let reserved = self.reserved_over(participant, ids, currency)?;
                 debtors.push(Funding { participant, required: net.neg(), reserved, policy });
             }
@@ -243,12 +241,18 @@ impl Ledger {
             if *debit == hub { sum.sub(*amount) } else { Ok(sum) }
         });
         if through_hub != Ok(Minor::ZERO) || !self.balance(hub).is_zero() {
-            return Err(Denied::Breach { invariant: "L4", detail: format!("settlement {group} would leave {hub} open") });
+            return Err(Denied::Breach {
+                invariant: "L4",
+                detail: format!("settlement {group} would leave {hub} open"),
+            });
         }
         if let Some((debit, credit, _)) =
             token_legs.iter().chain(&position_legs).find(|(d, c, amount)| !self.can_post(*d, *c, *amount))
         {
-            return Err(Denied::Breach { invariant: "L1", detail: format!("{debit} → {credit} would leave the range") });
+            return Err(Denied::Breach {
+                invariant: "L1",
+                detail: format!("{debit} → {credit} would leave the range"),
+            });
         }
         // ---- writes
         for (debit, credit, amount) in token_legs.into_iter().chain(position_legs) {

@@ -112,7 +112,10 @@ impl Api {
             by: by(&caller),
         };
         let (_, replayed) = self.answer(command).await?;
-        Ok(Response::new(pb::RegisterParticipantResponse { participant: Some(self.participant(participant).await?), replayed }))
+        Ok(Response::new(pb::RegisterParticipantResponse {
+            participant: Some(self.participant(participant).await?),
+            replayed,
+        }))
     }
 
     pub(super) async fn set_participant_state(
@@ -138,7 +141,10 @@ impl Api {
             by: by(&caller),
         };
         let (_, replayed) = self.answer(command).await?;
-        Ok(Response::new(pb::SetParticipantStateResponse { participant: Some(self.participant(participant).await?), replayed }))
+        Ok(Response::new(pb::SetParticipantStateResponse {
+            participant: Some(self.participant(participant).await?),
+            replayed,
+        }))
     }
 
     async fn participant(&self, id: ParticipantId) -> Result<pb::Participant, Failure> {

@@ -55,7 +55,9 @@ impl Api {
         let windows: Vec<WindowId> =
             request.window_ids.iter().map(|w| parse("window_ids", w)).collect::<Result<_, _>>()?;
         let command = match request.operation {
-            Some(pb::post_linked_request::Operation::Earmark(_)) => Command::Earmark { group, hash, windows: windows.clone() },
+            Some(pb::post_linked_request::Operation::Earmark(_)) => {
+                Command::Earmark { group, hash, windows: windows.clone() }
+            }
             Some(pb::post_linked_request::Operation::Settle(settle)) => {
                 let mut legs = Vec::with_capacity(settle.legs.len());
                 for leg in &settle.legs {

@@ -60,7 +60,8 @@ fn failure(denied: Denied) -> Failure {
         Denied::Unauthorised(message) => Failure::unauthorised(message),
         Denied::Undecided(message) => Failure::unavailable(message),
         Denied::Refused(refusal) => {
-            let mut failure = Failure::new(deltran_runtime::FailureKind::WrongState, refusal.code.as_str(), refusal.message);
+            let mut failure =
+                Failure::new(deltran_runtime::FailureKind::WrongState, refusal.code.as_str(), refusal.message);
             failure.details = refusal.details;
             failure
         }

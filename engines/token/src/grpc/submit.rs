@@ -34,7 +34,8 @@ impl Api {
         request: Request<pb::SubmitTransactionRequest>,
     ) -> Result<Response<pb::SubmitTransactionResponse>, Failure> {
         let caller = Caller::of(&request)?;
-        let transaction = request.into_inner().transaction.ok_or_else(|| Failure::malformed("transaction", "is missing"));
+        let transaction =
+            request.into_inner().transaction.ok_or_else(|| Failure::malformed("transaction", "is missing"));
         let draft = transaction.and_then(|t| draft(t, &caller)).inspect_err(|f| self.count_malformed(f))?;
         let (outcome, replayed) = self.decide_one(draft).await?;
         Ok(Response::new(pb::SubmitTransactionResponse { outcome: Some(outcome), replayed }))
@@ -61,11 +62,18 @@ impl Api {
         Ok(Response::new(answers(api, caller, messages).boxed()))
     }
 
-    async fn submit_message(self: Arc<Self>, caller: Arc<Caller>, message: pb::SubmitTransactionsRequest) -> Result<pb::SubmitTransactionsResponse, Failure> {
+    async fn submit_message(
+        self: Arc<Self>,
+        caller: Arc<Caller>,
+        message: pb::SubmitTransactionsRequest,
+    ) -> Result<pb::SubmitTransactionsResponse, Failure> {
         let sequence = message.sequence;
         if message.transactions.len() > MOST {
             let count = message.transactions.len();
-            return Err(Failure::malformed("transactions", format!("has {count} entries: at most {MOST} in one message")));
+            return Err(Failure::malformed(
+                "transactions",
+                format!("has {count} entries: at most {MOST} in one message"),
+            ));
         }
         let mut ids = Vec::with_capacity(message.transactions.len());
         let mut drafts = Vec::with_capacity(message.transactions.len());
@@ -232,7 +240,7 @@ fn draft(mut t: pb::TransactionInstruction, caller: &Caller) -> Result<Draft, Fa
     let amount = money("amount", t.amount.as_ref())?;
     let model = match pb::SettlementModel::try_from(t.model) {
         Ok(pb::SettlementModel::Unspecified | pb::SettlementModel::NetMultilateral) => SettlementModel::NetMultilateral,
-        Ok(pb::SettlementModel::NetBilateral) => SettlementModel::NetBilateral,
+        Ok(pb::SettlementModel::NetBilateral) => return Err(Failure::unimplemented("settlement model NET_BILATERAL")),
         Ok(pb::SettlementModel::Gross) => SettlementModel::Gross,
         Err(_) => return Err(Failure::malformed("model", format!("{} is not known", t.model))),
     };

@@ -44,9 +44,9 @@ impl Api {
 fn shown(caller: &Caller, seen: Seen) -> Option<pb::WatchTransactionsResponse> {
     let (envelope, spec) = Envelope::<Value>::decode(&seen.subject, &seen.payload).ok()?;
     if let Some(own) = caller.participant {
-        let concerns = ["payer", "payee", "participant"].iter().any(|field| {
-            envelope.data.get(field).and_then(Value::as_str) == Some(own.as_str())
-        });
+        let concerns = ["payer", "payee", "participant"]
+            .iter()
+            .any(|field| envelope.data.get(field).and_then(Value::as_str) == Some(own.as_str()));
         // Events about a transaction without its parties go to nobody but operators.
         if !concerns && envelope.metadata.participant_id != Some(own) {
             return None;

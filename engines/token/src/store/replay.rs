@@ -64,8 +64,9 @@ impl Replay {
         let windows: std::collections::BTreeSet<String> = windows.into_iter().map(|w| w.to_string()).collect();
         let mut replay = Self::default();
         replay.terms(&history, 0);
-        let mut rows = sqlx::query_as::<_, PostingRow>("SELECT seq, group_id, debit, credit, amount FROM posting ORDER BY seq")
-            .fetch(&mut *tx);
+        let mut rows =
+            sqlx::query_as::<_, PostingRow>("SELECT seq, group_id, debit, credit, amount FROM posting ORDER BY seq")
+                .fetch(&mut *tx);
         while let Some((seq, group, debit, credit, amount)) = rows.try_next().await? {
             let seq = seq as u64;
             let amount = minor(amount)?;
@@ -136,8 +137,9 @@ impl Replay {
                     stake.cap
                 ));
             } else if lacking_after > lacking && lacking_after.is_positive() {
-                self.limit_breach =
-                    Some(format!("posting {seq}: cover of {participant} in {currency} lacks {lacking_after:?} minor units"));
+                self.limit_breach = Some(format!(
+                    "posting {seq}: cover of {participant} in {currency} lacks {lacking_after:?} minor units"
+                ));
             }
         }
         Ok(())

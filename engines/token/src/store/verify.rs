@@ -51,11 +51,7 @@ const QUERIES: [(&str, &str, &str); 5] = [
         "SELECT name || ' stands at ' || (credits - debits)::text FROM account
          WHERE kind = 'MULTILATERAL' AND credits <> debits ORDER BY 1 LIMIT 1",
     ),
-    (
-        "L6",
-        "an id has one outcome, and postings exactly where its state says so",
-        include_str!("verify_l6.sql"),
-    ),
+    ("L6", "an id has one outcome, and postings exactly where its state says so", include_str!("verify_l6.sql")),
     (
         "L8",
         "every committed NET transaction is in exactly one window with a dense window_seq",
@@ -98,12 +94,7 @@ impl Store {
         });
         tx.commit().await?;
         checks.sort_by_key(|check| check.invariant);
-        Ok(Verified {
-            checks,
-            transactions: transactions as u64,
-            postings: postings as u64,
-            accounts: accounts as u64,
-        })
+        Ok(Verified { checks, transactions: transactions as u64, postings: postings as u64, accounts: accounts as u64 })
     }
 }
 
@@ -124,7 +115,8 @@ async fn l1(tx: &mut PgConnection, replay: &Replay) -> Result<Option<String>, Db
 async fn l7(tx: &mut PgConnection, replay: &Replay) -> Result<Option<String>, DbError> {
     let rows: Vec<(String, Decimal, Decimal)> =
         sqlx::query_as("SELECT name, debits, credits FROM account ORDER BY name").fetch_all(tx).await?;
-    if let Some(missing) = replay.accounts().find(|name| rows.binary_search_by(|(n, ..)| n.as_str().cmp(name)).is_err()) {
+    if let Some(missing) = replay.accounts().find(|name| rows.binary_search_by(|(n, ..)| n.as_str().cmp(name)).is_err())
+    {
         return Ok(Some(format!("{missing} has postings and no row")));
     }
     for (name, debits, credits) in rows {

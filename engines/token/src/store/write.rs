@@ -238,7 +238,11 @@ async fn accounts(tx: &mut PgConnection, batch: &Batch<'_>) -> Result<(), DbErro
     if updated == old.len() as u64 {
         Ok(())
     } else {
-        Err(DbError::corrupt(format!("{} of {} account rows are not what memory says", old.len() as u64 - updated, old.len())))
+        Err(DbError::corrupt(format!(
+            "{} of {} account rows are not what memory says",
+            old.len() as u64 - updated,
+            old.len()
+        )))
     }
 }
 
@@ -341,8 +345,7 @@ async fn rare(tx: &mut PgConnection, batch: &Batch<'_>) -> Result<(), DbError> {
         .await?;
     }
     if !effects.commands.is_empty() {
-        let answers: Vec<String> =
-            effects.commands.values().map(|c| to_json(&c.answer)).collect::<Result<_, _>>()?;
+        let answers: Vec<String> = effects.commands.values().map(|c| to_json(&c.answer)).collect::<Result<_, _>>()?;
         sqlx::query(
             "INSERT INTO command (id, body_hash, answer) SELECT * FROM UNNEST($1::uuid[], $2::bytea[], $3::text[])
              ON CONFLICT (id) DO UPDATE SET answer = EXCLUDED.answer",
