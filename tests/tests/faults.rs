@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends here")]
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 
@@ -182,9 +183,16 @@ async fn without_postgres_the_answer_is_try_again_and_then_everything_adds_up() 
         let outcome = answer.outcome.unwrap();
         told.insert(outcome.transaction_id.clone(), outcome);
     }
-    let killed = node.kill_server("postgres");
+    let killed = Cell::new(node.kill_server("postgres"));
+    // It comes back within a moment; killed again each time, it is away for longer than a request waits for it.
+    let kept_away = async {
+        loop {
+            node.server_is_back("postgres", killed.get()).await;
+            killed.set(node.kill_server("postgres"));
+        }
+    };
     let mut number = 20;
-    let refused = within(PATIENCE, "a refusal", async || match bank.submit_transaction(one(number)).await {
+    let refusal = within(PATIENCE, "a refusal", async || match bank.submit_transaction(one(number)).await {
         Ok(answer) => {
             let outcome = answer.into_inner().outcome.unwrap();
             told.insert(outcome.transaction_id.clone(), outcome);
@@ -192,13 +200,16 @@ async fn without_postgres_the_answer_is_try_again_and_then_everything_adds_up() 
             None
         }
         Err(status) => Some(status),
-    })
-    .await;
+    });
+    let refused = tokio::select! {
+        refused = refusal => refused,
+        () = kept_away => unreachable!("it never ends"),
+    };
     assert_eq!(refused.code(), Code::Unavailable, "{refused:?}");
     let after = refused.get_details_retry_info().and_then(|info| info.retry_delay);
     assert!(after.is_some_and(|delay| !delay.is_zero()), "no hint when to try again: {refused:?}");
 
-    node.server_is_back("postgres", killed).await;
+    node.server_is_back("postgres", killed.get()).await;
     // The same id, as the refusal asks for.
     let outcome =
         within(PATIENCE, "payments to be taken again", async || match bank.submit_transaction(one(number)).await {

@@ -249,7 +249,10 @@ impl Config {
             "risk" => &self.risk,
             "audit" => &self.audit,
             other => {
-                return Err(ConfigError::Invalid { origin: other.into(), cause: "is no engine of this release".into() });
+                return Err(ConfigError::Invalid {
+                    origin: other.into(),
+                    cause: "is no engine of this release".into(),
+                });
             }
         };
         table.clone().try_into().map_err(|e: toml::de::Error| ConfigError::Invalid {

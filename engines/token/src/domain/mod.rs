@@ -13,6 +13,7 @@ pub mod admin;
 pub mod command;
 pub mod effects;
 pub mod ledger;
+pub mod phases;
 pub mod refusal;
 pub mod transact;
 pub mod window;

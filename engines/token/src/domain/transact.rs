@@ -1,10 +1,9 @@
-//! Transactions: submit, commit, cancel, release, expire.
+//! Submissions: what is checked in which order, and what an accepted transaction posts.
 
 use deltran_events::Context;
 use deltran_events::Event;
 use deltran_events::data::transactions::{
-    Evidence, SettlementModel, TransactionCancelled, TransactionCommitted, TransactionCreated, TransactionExpired,
-    TransactionRejected, TransactionReleased, TransactionState,
+    Evidence, SettlementModel, TransactionCreated, TransactionRejected, TransactionState,
 };
 use deltran_kernel::{Minor, Money, ParticipantId, Timestamp, TransactionId};
 
@@ -17,7 +16,7 @@ use super::refusal::{Denied, Refusal, RefusalCode};
 type Decided = Result<Applied<Answer>, Denied>;
 
 /// How an accepted transaction begins.
-enum Way {
+pub(super) enum Way {
     Hold,
     Reserve,
     Commit,
@@ -51,7 +50,7 @@ impl Ledger {
 
     /// All checks of a submission, in the documented order. Without gates (a release) what compliance
     /// and risk said before stands.
-    fn check(&self, i: &Instruction, gates: Option<&Gates>) -> Result<Way, Refusal> {
+    pub(super) fn check(&self, i: &Instruction, gates: Option<&Gates>) -> Result<Way, Refusal> {
         let currency = i.amount.currency();
         for participant in [i.payer, i.payee] {
             if !self.participants.contains_key(&participant) {
@@ -208,7 +207,7 @@ impl Ledger {
     }
 
     /// Whether everything that a commit touches stays in range.
-    fn check_range(&self, i: &Instruction) -> Result<(), Refusal> {
+    pub(super) fn check_range(&self, i: &Instruction) -> Result<(), Refusal> {
         let (debit, credit) = self.legs(i);
         let window = self.open.get(&i.amount.currency()).and_then(|w| self.windows.get(w));
         let counted = window.is_none_or(|w| w.gross.add(i.amount.minor()).is_ok());
@@ -315,7 +314,7 @@ impl Ledger {
     }
 
     /// Posts a commit and counts it in its window. From a hold, RESERVED is debited instead.
-    fn commit_postings(
+    pub(super) fn commit_postings(
         &mut self,
         i: &Instruction,
         from_hold: bool,
@@ -355,7 +354,7 @@ impl Ledger {
         }
     }
 
-    fn reserve_postings(&mut self, i: &Instruction, expires_at: Option<Timestamp>, at: Timestamp) {
+    pub(super) fn reserve_postings(&mut self, i: &Instruction, expires_at: Option<Timestamp>, at: Timestamp) {
         let currency = i.amount.currency();
         if i.model == SettlementModel::Gross {
             let (debit, credit) =
@@ -371,7 +370,7 @@ impl Ledger {
     }
 
     /// Ends a reservation's hold; `back` returns locked tokens of a GROSS hold to the payer.
-    fn end_hold(&mut self, record: &Record, back: bool, at: Timestamp) {
+    pub(super) fn end_hold(&mut self, record: &Record, back: bool, at: Timestamp) {
         let i = &record.instruction;
         let currency = i.amount.currency();
         if let Some(expires) = record.expires_at {
@@ -395,7 +394,7 @@ impl Ledger {
         }
     }
 
-    fn set_state(&mut self, mut record: Record, state: TransactionState, at: Timestamp) {
+    pub(super) fn set_state(&mut self, mut record: Record, state: TransactionState, at: Timestamp) {
         let id = record.instruction.id;
         record.state = state;
         record.updated_at = at;
@@ -403,175 +402,7 @@ impl Ledger {
         self.changed(id);
     }
 
-    // ---- second phase
-
-    /// A reservation of this payer, or why there is none. One that ran out is ended first.
-    fn reservation(&mut self, id: TransactionId, payer: ParticipantId, at: Timestamp) -> Result<Record, Denied> {
-        self.expire_one(id, at);
-        let record = self
-            .known
-            .transactions
-            .get(&id)
-            .filter(|r| r.instruction.payer == payer)
-            .cloned()
-            .ok_or_else(|| Denied::not_found("transaction", id))?;
-        Ok(record)
-    }
-
-    /// Commits a reservation: into the window that is open now, whatever was open when it was reserved.
-    pub(super) fn commit(&mut self, id: TransactionId, payer: ParticipantId, by: &By, at: Timestamp) -> Decided {
-        let record = self.reservation(id, payer, at)?;
-        match record.state {
-            TransactionState::Committed => {
-                return Ok(Applied::AlreadyApplied(Answer::Transaction(TransactionState::Committed)));
-            }
-            TransactionState::Reserved => {}
-            state => return Err(Denied::wrong_state(format!("transaction {id} is {state}, not RESERVED"), state)),
-        }
-        let i = record.instruction.clone();
-        for participant in [i.payer, i.payee] {
-            let state = self.participants.get(&participant).map(|p| p.state);
-            if state != Some(ParticipantState::Active) {
-                return Err(Refusal::of_participant(RefusalCode::Suspended, participant, "is not ACTIVE").into());
-            }
-        }
-        let currency = i.amount.currency();
-        if i.model != SettlementModel::Gross && !self.open.contains_key(&currency) {
-            let message = format!("no clearing window of {currency} is open: the reservation stands until it expires");
-            return Err(Refusal::new(RefusalCode::WindowClosed, message).into());
-        }
-        self.check_range(&i)?;
-        // ---- writes
-        self.commit_reserved(record, by, at);
-        Ok(Applied::Executed(Answer::Transaction(TransactionState::Committed)))
-    }
-
-    fn commit_reserved(&mut self, mut record: Record, by: &By, at: Timestamp) {
-        let i = record.instruction.clone();
-        let from_hold = record.state == TransactionState::Reserved;
-        if from_hold {
-            self.end_hold(&record, false, at);
-        }
-        record.window = self.commit_postings(&i, from_hold, at);
-        let committed = TransactionCommitted {
-            transaction_id: i.id,
-            payer: i.payer,
-            payee: i.payee,
-            amount: i.amount.into(),
-            currency: i.amount.currency(),
-            settlement_model: i.model,
-            window_id: record.window.map(|w| w.0),
-            window_seq: record.window.map(|w| w.1),
-        };
-        self.say_of(i.id, i.payer, by, committed);
-        self.set_state(record, TransactionState::Committed, at);
-    }
-
-    /// Gives a reservation back.
-    pub(super) fn cancel(
-        &mut self,
-        id: TransactionId,
-        payer: ParticipantId,
-        reason: String,
-        by: &By,
-        at: Timestamp,
-    ) -> Decided {
-        let record = self.reservation(id, payer, at)?;
-        match record.state {
-            TransactionState::Cancelled => {
-                return Ok(Applied::AlreadyApplied(Answer::Transaction(TransactionState::Cancelled)));
-            }
-            TransactionState::Reserved => {}
-            state => return Err(Denied::wrong_state(format!("transaction {id} is {state}, not RESERVED"), state)),
-        }
-        // ---- writes
-        self.end_hold(&record, true, at);
-        let i = &record.instruction;
-        let cancelled = TransactionCancelled {
-            transaction_id: id,
-            payer,
-            payee: i.payee,
-            amount: i.amount.into(),
-            currency: i.amount.currency(),
-            reason,
-        };
-        self.say_of(id, payer, by, cancelled);
-        self.set_state(record, TransactionState::Cancelled, at);
-        Ok(Applied::Executed(Answer::Transaction(TransactionState::Cancelled)))
-    }
-
-    /// Ends every reservation whose time has come.
-    pub(super) fn expire_due(&mut self, at: Timestamp) -> usize {
-        let due: Vec<TransactionId> = self.expiries.iter().take_while(|e| e.at <= at).map(|e| e.id).collect();
-        due.into_iter().filter(|id| self.expire_one(*id, at)).count()
-    }
-
-    fn expire_one(&mut self, id: TransactionId, at: Timestamp) -> bool {
-        let due = |r: &&Record| r.state == TransactionState::Reserved && r.expires_at.is_some_and(|e| e <= at);
-        let Some(record) = self.known.transactions.get(&id).filter(due).cloned() else { return false };
-        self.end_hold(&record, true, at);
-        let i = &record.instruction;
-        let expired = TransactionExpired {
-            transaction_id: id,
-            payer: i.payer,
-            payee: i.payee,
-            amount: i.amount.into(),
-            currency: i.amount.currency(),
-            expired_at: at,
-        };
-        self.say_of(id, i.payer, &By { user: "token-engine".into(), trace: None }, expired);
-        self.set_state(record, TransactionState::Expired, at);
-        true
-    }
-
-    /// Ends HELD. A release checks everything again and may end in a refusal.
-    pub(super) fn release(
-        &mut self,
-        id: TransactionId,
-        release: bool,
-        reason: String,
-        by: &By,
-        at: Timestamp,
-    ) -> Decided {
-        let record = self.known.transactions.get(&id).cloned().ok_or_else(|| Denied::not_found("transaction", id))?;
-        if record.outcome_state == TransactionState::Held && record.state != TransactionState::Held {
-            return Ok(Applied::AlreadyApplied(Answer::Transaction(record.state)));
-        }
-        if record.state != TransactionState::Held {
-            return Err(Denied::wrong_state(format!("transaction {id} is {}, not HELD", record.state), record.state));
-        }
-        let i = record.instruction.clone();
-        let verdict = if release {
-            self.check(&i, None)
-        } else {
-            Err(Refusal::new(RefusalCode::Compliance, format!("compliance rejected the transaction: {reason}")))
-        };
-        // ---- writes
-        let state = match verdict {
-            Err(refusal) => {
-                let rejected = Record { refusal: Some(refusal), ..record };
-                self.say_rejected(&rejected, true, by);
-                self.set_state(rejected, TransactionState::Rejected, at);
-                TransactionState::Rejected
-            }
-            Ok(Way::Commit | Way::Hold) => {
-                self.commit_reserved(record, by, at);
-                TransactionState::Committed
-            }
-            Ok(Way::Reserve) => {
-                let expires_at = i.reserve_for.map(|micros| at.plus_micros(micros));
-                self.reserve_postings(&i, expires_at, at);
-                self.set_state(Record { expires_at, ..record }, TransactionState::Reserved, at);
-                TransactionState::Reserved
-            }
-        };
-        if release {
-            self.say_of(id, i.payer, by, TransactionReleased { transaction_id: id, state, reason });
-        }
-        Ok(Applied::Executed(Answer::Transaction(state)))
-    }
-
-    fn say_rejected(&mut self, record: &Record, was_held: bool, by: &By) {
+    pub(super) fn say_rejected(&mut self, record: &Record, was_held: bool, by: &By) {
         let i = &record.instruction;
         let (reason, message) = record
             .refusal
@@ -590,7 +421,7 @@ impl Ledger {
         self.say_of(i.id, i.payer, by, rejected);
     }
 
-    fn say_of(&mut self, id: TransactionId, participant: ParticipantId, by: &By, event: impl Into<Event>) {
+    pub(super) fn say_of(&mut self, id: TransactionId, participant: ParticipantId, by: &By, event: impl Into<Event>) {
         self.say(id.to_string(), Some(participant), by, event);
     }
 
