@@ -18,11 +18,12 @@ use tokio::sync::watch;
 use tonic::Code;
 
 const BANKS: [&str; 2] = ["ALFAAEXX", "BRAVINXX"];
-const WINDOWS: u64 = 60;
+const WINDOWS: u64 = 200;
 /// Payments per bank and message.
 const MESSAGE: u64 = 10;
 /// Messages per bank for each window.
 const MESSAGES: u64 = 7;
+
 fn window(number: u64) -> uuid::Uuid {
     id(&format!("window {number}"))
 }
@@ -61,7 +62,7 @@ async fn stream(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_payment_is_in_exactly_one_of_sixty_windows() {
+async fn every_payment_is_in_exactly_one_of_two_hundred_windows() {
     let node = Deltran::start("").await;
     node.banks(&[("ALFAAEXX", "1000000.00", "500000.00"), ("BRAVINXX", "1000000.00", "500000.00")]).await;
     node.open_window(window(0)).await;
@@ -109,7 +110,7 @@ async fn every_payment_is_in_exactly_one_of_sixty_windows() {
         stream(&node, 1, committed.clone(), closings),
     );
     let outcomes: Vec<_> = alfa.into_iter().chain(bravo).collect();
-    let two_phase = 3;
+    let two_phase = WINDOWS / 20;
     let total = WINDOWS * MESSAGES * MESSAGE * 2 + two_phase;
     assert_eq!(outcomes.len() as u64 + two_phase, total);
 
