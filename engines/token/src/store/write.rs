@@ -90,6 +90,17 @@ async fn counters(tx: &mut PgConnection, batch: &Batch<'_>) -> Result<(), DbErro
     if updated == 1 { Ok(()) } else { Err(DbError::corrupt("the writer's counters are not what memory says")) }
 }
 
+/// One array of a column, over the records of a statement.
+macro_rules! column {
+    ($records:ident, $type:ty, |$record:ident| $value:expr) => {
+        $records.iter().map(|$record| $value).collect::<Vec<$type>>()
+    };
+}
+
+fn refusal_details(records: &[&Record]) -> Result<Vec<Option<String>>, DbError> {
+    records.iter().map(|r| r.refusal.as_ref().map(|refusal| to_json(&refusal.details)).transpose()).collect()
+}
+
 async fn new_transactions(tx: &mut PgConnection, batch: &Batch<'_>) -> Result<(), DbError> {
     let records = batch.records(batch.effects.new.iter());
     if records.is_empty() {
@@ -97,41 +108,33 @@ async fn new_transactions(tx: &mut PgConnection, batch: &Batch<'_>) -> Result<()
     }
     let first = batch.before.position + 1;
     let positions: Vec<i64> = (first..).take(records.len()).collect();
-    macro_rules! column {
-        ($type:ty, |$record:ident| $value:expr) => {
-            records.iter().map(|$record| $value).collect::<Vec<$type>>()
-        };
-    }
-    let details: Vec<Option<String>> = records
-        .iter()
-        .map(|r| r.refusal.as_ref().map(|refusal| to_json(&refusal.details)).transpose())
-        .collect::<Result<_, _>>()?;
+    let details = refusal_details(&records)?;
     sqlx::query(include_str!("insert_transactions.sql"))
-        .bind(column!(Uuid, |r| r.instruction.id.uuid()))
+        .bind(column!(records, Uuid, |r| r.instruction.id.uuid()))
         .bind(positions)
-        .bind(column!(&str, |r| r.instruction.payer.as_str()))
-        .bind(column!(&str, |r| r.instruction.payee.as_str()))
-        .bind(column!(String, |r| r.instruction.amount.currency().code().to_owned()))
-        .bind(column!(Decimal, |r| r.instruction.amount.minor().to_decimal()))
-        .bind(column!(&str, |r| r.instruction.model.as_str()))
-        .bind(column!(i16, |r| r.instruction.priority as i16))
-        .bind(column!(&str, |r| r.instruction.end_to_end_id.as_str()))
-        .bind(column!(Option<Uuid>, |r| r.instruction.uetr))
-        .bind(column!(&str, |r| r.instruction.purpose.as_str()))
-        .bind(column!(Option<i64>, |r| r.instruction.reserve_for))
-        .bind(column!(Option<Uuid>, |r| r.instruction.return_of.map(|i| i.uuid())))
-        .bind(column!(&[u8], |r| r.instruction.body_hash.as_slice()))
-        .bind(column!(&str, |r| r.outcome_state.as_str()))
-        .bind(column!(i64, |r| r.decided_at.micros()))
-        .bind(column!(&str, |r| r.state.as_str()))
-        .bind(column!(i64, |r| r.updated_at.micros()))
-        .bind(column!(Option<Uuid>, |r| r.window.map(|w| w.0.uuid())))
-        .bind(column!(Option<i64>, |r| r.window.map(|w| w.1 as i64)))
-        .bind(column!(Option<i64>, |r| r.expires_at.map(|t| t.micros())))
-        .bind(column!(Option<&str>, |r| r.refusal.as_ref().map(|f| f.code.as_str())))
-        .bind(column!(Option<&str>, |r| r.refusal.as_ref().map(|f| f.message.as_str())))
+        .bind(column!(records, &str, |r| r.instruction.payer.as_str()))
+        .bind(column!(records, &str, |r| r.instruction.payee.as_str()))
+        .bind(column!(records, String, |r| r.instruction.amount.currency().code().to_owned()))
+        .bind(column!(records, Decimal, |r| r.instruction.amount.minor().to_decimal()))
+        .bind(column!(records, &str, |r| r.instruction.model.as_str()))
+        .bind(column!(records, i16, |r| r.instruction.priority as i16))
+        .bind(column!(records, &str, |r| r.instruction.end_to_end_id.as_str()))
+        .bind(column!(records, Option<Uuid>, |r| r.instruction.uetr))
+        .bind(column!(records, &str, |r| r.instruction.purpose.as_str()))
+        .bind(column!(records, Option<i64>, |r| r.instruction.reserve_for))
+        .bind(column!(records, Option<Uuid>, |r| r.instruction.return_of.map(|i| i.uuid())))
+        .bind(column!(records, &[u8], |r| r.instruction.body_hash.as_slice()))
+        .bind(column!(records, &str, |r| r.outcome_state.as_str()))
+        .bind(column!(records, i64, |r| r.decided_at.micros()))
+        .bind(column!(records, &str, |r| r.state.as_str()))
+        .bind(column!(records, i64, |r| r.updated_at.micros()))
+        .bind(column!(records, Option<Uuid>, |r| r.window.map(|w| w.0.uuid())))
+        .bind(column!(records, Option<i64>, |r| r.window.map(|w| w.1 as i64)))
+        .bind(column!(records, Option<i64>, |r| r.expires_at.map(|t| t.micros())))
+        .bind(column!(records, Option<&str>, |r| r.refusal.as_ref().map(|f| f.code.as_str())))
+        .bind(column!(records, Option<&str>, |r| r.refusal.as_ref().map(|f| f.message.as_str())))
         .bind(details)
-        .bind(column!(Decimal, |r| r.returned.to_decimal()))
+        .bind(column!(records, Decimal, |r| r.returned.to_decimal()))
         .execute(tx)
         .await?;
     Ok(())
@@ -142,15 +145,7 @@ async fn changed_transactions(tx: &mut PgConnection, batch: &Batch<'_>) -> Resul
     if records.is_empty() {
         return Ok(());
     }
-    macro_rules! column {
-        ($type:ty, |$record:ident| $value:expr) => {
-            records.iter().map(|$record| $value).collect::<Vec<$type>>()
-        };
-    }
-    let details: Vec<Option<String>> = records
-        .iter()
-        .map(|r| r.refusal.as_ref().map(|refusal| to_json(&refusal.details)).transpose())
-        .collect::<Result<_, _>>()?;
+    let details = refusal_details(&records)?;
     sqlx::query(
         "UPDATE transaction t SET state = c.state, updated_at = c.updated_at, window_id = c.window_id,
              window_seq = c.window_seq, expires_at = c.expires_at, refusal_code = c.code, refusal_message = c.message,
@@ -160,16 +155,16 @@ async fn changed_transactions(tx: &mut PgConnection, batch: &Batch<'_>) -> Resul
              AS c (id, state, updated_at, window_id, window_seq, expires_at, code, message, details, returned)
          WHERE t.id = c.id",
     )
-    .bind(column!(Uuid, |r| r.instruction.id.uuid()))
-    .bind(column!(&str, |r| r.state.as_str()))
-    .bind(column!(i64, |r| r.updated_at.micros()))
-    .bind(column!(Option<Uuid>, |r| r.window.map(|w| w.0.uuid())))
-    .bind(column!(Option<i64>, |r| r.window.map(|w| w.1 as i64)))
-    .bind(column!(Option<i64>, |r| r.expires_at.map(|t| t.micros())))
-    .bind(column!(Option<&str>, |r| r.refusal.as_ref().map(|f| f.code.as_str())))
-    .bind(column!(Option<&str>, |r| r.refusal.as_ref().map(|f| f.message.as_str())))
+    .bind(column!(records, Uuid, |r| r.instruction.id.uuid()))
+    .bind(column!(records, &str, |r| r.state.as_str()))
+    .bind(column!(records, i64, |r| r.updated_at.micros()))
+    .bind(column!(records, Option<Uuid>, |r| r.window.map(|w| w.0.uuid())))
+    .bind(column!(records, Option<i64>, |r| r.window.map(|w| w.1 as i64)))
+    .bind(column!(records, Option<i64>, |r| r.expires_at.map(|t| t.micros())))
+    .bind(column!(records, Option<&str>, |r| r.refusal.as_ref().map(|f| f.code.as_str())))
+    .bind(column!(records, Option<&str>, |r| r.refusal.as_ref().map(|f| f.message.as_str())))
     .bind(details)
-    .bind(column!(Decimal, |r| r.returned.to_decimal()))
+    .bind(column!(records, Decimal, |r| r.returned.to_decimal()))
     .execute(tx)
     .await?;
     Ok(())
