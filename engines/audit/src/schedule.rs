@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use deltran_messaging::Broker;
 use deltran_messaging::dead_letter::{self, DeadLetter};
-use deltran_messaging::{Broker, BrokerError};
-use deltran_runtime::lease::Epoch;
+use deltran_runtime::lease::{Epoch, Pace, RoundError};
 use deltran_runtime::{DbError, EngineContext};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -18,7 +18,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// After a failure.
 const SOON: Duration = Duration::from_secs(5);
 /// Looks for what another process noted.
-const POLL: Duration = Duration::from_secs(30);
+const PACE: Pace = Pace { every: Duration::from_secs(5), longest: Duration::from_secs(30), alert: "burial_audit" };
 /// Advisories worked on at once.
 const BATCH: i64 = 100;
 
@@ -75,15 +75,6 @@ pub struct Burial {
     given_up: Arc<Notify>,
 }
 
-/// Why a message is no dead letter yet.
-#[derive(Debug, thiserror::Error)]
-enum BurialError {
-    #[error(transparent)]
-    Db(#[from] DbError),
-    #[error(transparent)]
-    Broker(#[from] BrokerError),
-}
-
 impl Burial {
     /// The worker; `given_up` tells that there is something to do.
     pub fn new(context: EngineContext, broker: Broker, given_up: Arc<Notify>) -> Self {
@@ -92,43 +83,17 @@ impl Burial {
 
     /// Works while this process holds the lease `burial`, until shutdown.
     pub async fn run(self, shutdown: CancellationToken) {
-        let lease = self.context.lease("burial");
+        let (lease, wake) = (self.context.lease("burial"), self.given_up.clone());
         lease
-            .run(shutdown, move |epoch, term| {
+            .rounds(shutdown, PACE, wake, move |epoch| {
                 let burial = self.clone();
-                async move { burial.term(epoch, term).await }
+                async move { burial.all(&epoch).await }
             })
             .await;
     }
 
-    async fn term(self, epoch: Epoch, term: CancellationToken) {
-        let mut failures = 0u32;
-        while !term.is_cancelled() {
-            let pause = match self.all(&epoch).await {
-                Ok(()) => {
-                    failures = 0;
-                    POLL
-                }
-                Err(BurialError::Db(DbError::NotLeader)) => return,
-                Err(error) => {
-                    failures += 1;
-                    if failures.is_power_of_two() {
-                        tracing::warn!(%error, failures, "a message that the broker gave up on is no dead letter yet");
-                    }
-                    SOON
-                }
-            };
-            self.context.metrics.alert("burial_audit", failures > 0);
-            tokio::select! {
-                () = self.given_up.notified(), if failures == 0 => {}
-                () = tokio::time::sleep(pause) => {}
-                () = term.cancelled() => {}
-            }
-        }
-    }
-
     /// One that fails does not keep the others waiting.
-    async fn all(&self, epoch: &Epoch) -> Result<(), BurialError> {
+    async fn all(&self, epoch: &Epoch) -> Result<(), RoundError> {
         let letters = Letters::new(self.context.db.clone());
         loop {
             let open = letters.given_up(BATCH).await?;
@@ -146,7 +111,7 @@ impl Burial {
         }
     }
 
-    async fn bury(&self, message: &GaveUp, known: bool, epoch: &Epoch) -> Result<(), BurialError> {
+    async fn bury(&self, message: &GaveUp, known: bool, epoch: &Epoch) -> Result<(), RoundError> {
         if !known {
             let found = dead_letter::fetch(&self.broker, &message.stream, message.sequence).await?;
             let reason = match &found {

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::context::ContextBuilder;
 use async_nats::jetstream::{self, Context};
+use deltran_runtime::lease::RoundError;
 
 /// Publishes under way at once over all relays of a process.
 const MAX_INFLIGHT: usize = 16_384;
@@ -17,6 +18,12 @@ impl BrokerError {
     /// From anything that has a text.
     pub fn new(cause: impl std::fmt::Display) -> Self {
         Self(cause.to_string())
+    }
+}
+
+impl From<BrokerError> for RoundError {
+    fn from(error: BrokerError) -> Self {
+        Self::Later(error.to_string())
     }
 }
 

@@ -1,9 +1,9 @@
 //! A transaction together with the events it causes: the one door to the outbox.
 
-use std::ops::{AsyncFnMut, Deref, DerefMut};
+use std::ops::{Deref, DerefMut};
 
 use deltran_runtime::db::Tx;
-use deltran_runtime::{Db, DbError, RetryHint};
+use deltran_runtime::{Db, DbError};
 use sqlx::PgConnection;
 use tokio::time::Instant;
 
@@ -37,26 +37,6 @@ impl Door {
     pub async fn begin(&self, name: &'static str) -> Result<DoorTx, DbError> {
         let started = Instant::now();
         Ok(DoorTx { tx: self.db.begin().await?, door: self.clone(), name, started })
-    }
-
-    /// Runs `work`, writes the events that it returns to the outbox as the last thing, commits, and
-    /// wakes the relay. `work` may run several times where transactions collide.
-    pub async fn run_tx<T, E, F>(&self, name: &'static str, mut work: F) -> Result<T, E>
-    where
-        F: AsyncFnMut(&mut PgConnection) -> Result<(T, Vec<Outgoing>), E>,
-        E: From<DbError> + RetryHint,
-    {
-        let outbox = &self.outbox;
-        let value = self
-            .db
-            .run_tx(name, async |tx: &mut PgConnection| {
-                let (value, events) = work(&mut *tx).await?;
-                outbox.append(tx, &events).await?;
-                Ok::<T, E>(value)
-            })
-            .await?;
-        self.outbox.wake();
-        Ok(value)
     }
 }
 

@@ -141,25 +141,34 @@ impl Outbox {
                 .fetch_one(&mut *tx)
                 .await?;
         let first = last as u64 - events.len() as u64 + 1;
-        let rows = self.encode(epoch, first, self.clock.now(), events)?;
+        let said = events.iter().map(|e| (&e.event, &e.context, e.trace.as_deref()));
+        let rows = self.encode(epoch, first, self.clock.now(), said)?;
         Self::insert(tx, &rows).await
     }
 
-    /// Numbers and encodes events from `first` on. For a producer that counts in memory.
+    /// Numbers and encodes events, each with its context and trace, from `first` on. For a producer that counts in
+    /// memory.
     ///
     /// # Errors
     /// [`DbError::Other`] where an event does not conform to its schema: a defect.
-    pub fn encode(&self, epoch: i64, first: u64, at: Timestamp, events: &[Outgoing]) -> Result<Vec<Row>, DbError> {
+    pub fn encode<'a>(
+        &self,
+        epoch: i64,
+        first: u64,
+        at: Timestamp,
+        events: impl IntoIterator<Item = (&'a Event, &'a Context, Option<&'a str>)>,
+    ) -> Result<Vec<Row>, DbError> {
         let producer = self.producer(epoch);
-        let mut rows = Vec::with_capacity(events.len());
-        for (seq, outgoing) in (first..).zip(events) {
-            let spec = outgoing.event.spec();
+        let events = events.into_iter();
+        let mut rows = Vec::with_capacity(events.size_hint().0);
+        for (seq, (event, context, trace)) in (first..).zip(events) {
+            let spec = event.spec();
             if spec.domain != self.domain {
                 return Err(DbError::Other(format!("{} may not publish {}", self.domain.source(), spec.subject())));
             }
             let event_id = EventId::new(self.ids.next_id(at));
             let stamp = Stamp { event_id, at, producer: &producer, producer_seq: seq };
-            let envelope = deltran_events::encode(&outgoing.event, &outgoing.context, &stamp)
+            let envelope = deltran_events::encode(event, context, &stamp)
                 .map_err(|e| DbError::Other(format!("an event does not conform to its schema: {e}")))?;
             rows.push(Row {
                 seq,
@@ -167,7 +176,7 @@ impl Outbox {
                 subject: spec.subject(),
                 schema: format!("{}/{}", spec.event_type(), spec.version),
                 envelope,
-                trace: outgoing.trace.clone(),
+                trace: trace.map(str::to_owned),
             });
         }
         Ok(rows)

@@ -109,8 +109,10 @@ pub async fn serve(
     let mut workers: Vec<Worker> = Vec::new();
     let mut names = Vec::new();
     let mut drains = Vec::new();
+    let mut app = crate::http::router(shared.health.clone(), shared.metrics.clone());
     for engine in engines {
         (engine.services)(&mut routes);
+        app = app.merge(engine.pages);
         workers.extend(engine.workers);
         drains.extend(engine.drain);
         names.push(engine.name);
@@ -145,7 +147,6 @@ pub async fn serve(
         );
     let mut grpc = tokio::spawn(grpc);
     let http_closing = working.clone();
-    let app = crate::http::router(shared.health.clone(), shared.metrics.clone());
     let http = tokio::spawn(async move {
         axum::serve(listeners.http, app).with_graceful_shutdown(http_closing.cancelled_owned()).await
     });

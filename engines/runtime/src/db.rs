@@ -1,7 +1,7 @@
-//! The one door to Postgres: a pool per engine, bound to its schema and role, and transactions
-//! that own isolation, retry and metrics.
+//! The one door to Postgres: a pool per engine, bound to its schema and role, its transactions and
+//! their metrics.
 
-use std::ops::{AsyncFnMut, Deref, DerefMut};
+use std::ops::{Deref, DerefMut};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -139,36 +139,10 @@ impl Db {
         &self.pool
     }
 
-    /// Begins a transaction that the caller commits. For work that must read its own outcome back
-    /// after a lost connection; everything else uses [`Db::run_tx`].
+    /// Begins a transaction that the caller commits. Where COMMIT loses its connection the outcome is unknown: the
+    /// caller reads it back. Work that causes events begins at the door of `messaging` instead.
     pub async fn begin(&self) -> Result<Tx, DbError> {
         Ok(Tx { inner: self.pool.begin().await? })
-    }
-
-    /// Runs `work` in a transaction and commits it; tries again where two transactions collided.
-    ///
-    /// `name` appears in metrics. `work` must have no effects outside the transaction, since it may
-    /// run several times.
-    pub async fn run_tx<T, E, F>(&self, name: &'static str, mut work: F) -> Result<T, E>
-    where
-        F: AsyncFnMut(&mut PgConnection) -> Result<T, E>,
-        E: From<DbError> + RetryHint,
-    {
-        let started = Instant::now();
-        let mut tries = 0;
-        loop {
-            tries += 1;
-            let outcome = self.try_tx(&mut work).await;
-            match outcome {
-                Err(error) if tries < 5 && error.collided() => {
-                    self.metrics.tx_retries.with_label_values(&[self.engine, name]).inc();
-                }
-                outcome => {
-                    self.observe(name, started, outcome.is_ok());
-                    return outcome;
-                }
-            }
-        }
     }
 
     /// Counts a transaction that has ended.
@@ -176,36 +150,6 @@ impl Db {
         let result = if ok { "ok" } else { "error" };
         let seconds = started.elapsed().as_secs_f64();
         self.metrics.tx_seconds.with_label_values(&[self.engine, name, result]).observe(seconds);
-    }
-
-    async fn try_tx<T, E, F>(&self, work: &mut F) -> Result<T, E>
-    where
-        F: AsyncFnMut(&mut PgConnection) -> Result<T, E>,
-        E: From<DbError>,
-    {
-        let mut tx = self.pool.begin().await.map_err(DbError::from)?;
-        let value = work(&mut tx).await?;
-        tx.commit().await.map_err(DbError::from)?;
-        Ok(value)
-    }
-}
-
-/// Tells whether an error means that two transactions collided and the work may run again.
-pub trait RetryHint {
-    /// Whether the transaction may simply run again.
-    fn collided(&self) -> bool;
-}
-
-impl RetryHint for DbError {
-    fn collided(&self) -> bool {
-        // The SQLSTATE stands in the text that sqlx gives; both classes say so in words.
-        matches!(self, Self::Unavailable(text) if text.contains("could not serialize") || text.contains("deadlock detected"))
-    }
-}
-
-impl RetryHint for crate::error::Failure {
-    fn collided(&self) -> bool {
-        false
     }
 }
 

@@ -67,6 +67,8 @@ pub struct Engine {
     pub name: &'static str,
     /// Adds its gRPC services.
     pub services: Box<dyn FnOnce(&mut RoutesBuilder) + Send>,
+    /// Pages and streams that it adds to the HTTP door, if any. Handlers take [`crate::Caller`] as an argument.
+    pub pages: axum::Router,
     /// Its consumers, schedules, relay and singletons.
     pub workers: Vec<Worker>,
     /// Called when no new requests arrive any more: finishes what was accepted (the writer's queue).
@@ -76,7 +78,14 @@ pub struct Engine {
 impl Engine {
     /// An engine with its services and no workers yet.
     pub fn new(name: &'static str, services: impl FnOnce(&mut RoutesBuilder) + Send + 'static) -> Self {
-        Self { name, services: Box::new(services), workers: Vec::new(), drain: None }
+        Self { name, services: Box::new(services), pages: axum::Router::new(), workers: Vec::new(), drain: None }
+    }
+
+    /// Adds pages to the HTTP door, under paths that begin with `/v1/`.
+    #[must_use]
+    pub fn pages(mut self, pages: axum::Router) -> Self {
+        self.pages = self.pages.merge(pages);
+        self
     }
 
     /// Adds a worker.

@@ -8,12 +8,15 @@
 //! longer than the lease does not lose it.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::PgConnection;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::db::{Db, DbError};
+use crate::error::Failure;
 use crate::health::Health;
 use crate::metrics::Metrics;
 
@@ -55,6 +58,43 @@ impl Epoch {
 pub async fn end_all(db: &Db) -> Result<(), DbError> {
     sqlx::query("UPDATE lease SET expires_at = '-infinity'").execute(db.pool()).await?;
     Ok(())
+}
+
+/// When the rounds of a singleton's work begin.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// After this long without a signal: looks for what other processes wrote and for what time brought.
+    pub every: Duration,
+    /// The longest pause: failures double it from `every` up to here.
+    pub longest: Duration,
+    /// Raised after more than three rounds in a row that were not whole.
+    pub alert: &'static str,
+}
+
+/// Why a round was not whole.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum RoundError {
+    /// Another process leads.
+    #[error("the lease is not held")]
+    NotLeader,
+    /// What is left waits for the next round.
+    #[error("{0}")]
+    Later(String),
+}
+
+impl From<DbError> for RoundError {
+    fn from(error: DbError) -> Self {
+        match error {
+            DbError::NotLeader => Self::NotLeader,
+            other => Self::Later(other.to_string()),
+        }
+    }
+}
+
+impl From<Failure> for RoundError {
+    fn from(failure: Failure) -> Self {
+        Self::Later(failure.message)
+    }
 }
 
 /// Takes, renews and gives back one lease.
@@ -116,6 +156,44 @@ impl Lease {
                 () = shutdown.cancelled() => {}
             }
         }
+    }
+
+    /// Does rounds of work whenever this process holds the lease, until `shutdown`: at the beginning, at every
+    /// signal of `wake`, and at the pace that is given.
+    pub async fn rounds<W, F>(&self, shutdown: CancellationToken, pace: Pace, wake: Arc<Notify>, work: W)
+    where
+        W: Fn(Epoch) -> F + Clone + Send + 'static,
+        F: Future<Output = Result<(), RoundError>> + Send,
+    {
+        let metrics = self.metrics.clone();
+        self.run(shutdown, move |epoch, term| {
+            let (work, wake, metrics) = (work.clone(), wake.clone(), metrics.clone());
+            async move {
+                let mut failures = 0u32;
+                while !term.is_cancelled() {
+                    match work(epoch.clone()).await {
+                        Ok(()) => failures = 0,
+                        Err(RoundError::NotLeader) => break,
+                        Err(RoundError::Later(reason)) => {
+                            failures = failures.saturating_add(1);
+                            if failures.is_power_of_two() {
+                                tracing::warn!(lease = epoch.name, reason, failures, "a round was not whole");
+                            }
+                        }
+                    }
+                    metrics.alert(pace.alert, failures > 3);
+                    let pause = pace.every.saturating_mul(1 << failures.min(16)).min(pace.longest.max(pace.every));
+                    tokio::select! {
+                        () = wake.notified() => {}
+                        () = tokio::time::sleep(pause) => {}
+                        () = term.cancelled() => {}
+                    }
+                }
+                // Whoever leads next raises it again where it holds.
+                metrics.alert(pace.alert, false);
+            }
+        })
+        .await;
     }
 
     async fn take(&self) -> Result<Option<Epoch>, DbError> {

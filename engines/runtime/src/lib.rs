@@ -20,7 +20,7 @@ pub mod rights;
 pub mod telemetry;
 pub mod wire;
 
-pub use db::{Db, DbError, RetryHint};
+pub use db::{Db, DbError};
 pub use engine::{Engine, EngineContext};
 pub use error::{Failure, FailureKind};
 pub use identity::{Caller, Role};

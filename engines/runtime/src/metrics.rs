@@ -45,8 +45,6 @@ metrics! {
     rpc_seconds: HistogramVec = "deltran_rpc_seconds" ["method", "code"] SECONDS;
     /// Duration of database transactions in seconds.
     tx_seconds: HistogramVec = "deltran_tx_seconds" ["engine", "name", "result"] SECONDS;
-    /// Database transactions that were tried again because they collided.
-    tx_retries: IntCounterVec = "deltran_tx_retries_total" ["engine", "name"];
     /// Commands per group commit of the ledger writer.
     writer_batch: HistogramVec = "deltran_writer_batch_commands" ["engine"] SIZES;
     /// Decided transactions by outcome; for refusals the fixed code.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use deltran_kernel::Timestamp;
-use deltran_messaging::{Outbox, Outgoing};
+use deltran_messaging::Outbox;
 use deltran_runtime::lease::Epoch;
 use deltran_runtime::metrics::Metrics;
 use deltran_runtime::{DbError, EngineContext, Failure};
@@ -286,17 +286,9 @@ impl Writer {
         let wanted = Wanted::by(commands.iter().flatten(), ledger, now);
         ledger.known = self.store.prefetch(&mut tx, &wanted).await.map_err(early)?;
         let (results, effects) = decide(ledger, commands, now, &self.context.metrics);
-        let outgoing: Vec<Outgoing> = effects
-            .events
-            .iter()
-            .map(|said| Outgoing {
-                event: said.event.clone(),
-                context: said.context.clone(),
-                trace: said.trace.clone(),
-            })
-            .collect();
+        let said = effects.events.iter().map(|said| (&said.event, &said.context, said.trace.as_deref()));
         let at = ledger.last_at;
-        let events = self.outbox.encode(state.producer_epoch, state.assigned + 1, at, &outgoing).map_err(early)?;
+        let events = self.outbox.encode(state.producer_epoch, state.assigned + 1, at, said).map_err(early)?;
         let written = Batch { ledger, effects: &effects, events: &events, before: *state, at, epoch: epoch.number() };
         let after = written.after();
         self.store.write(&mut tx, &written).await.map_err(early)?;
