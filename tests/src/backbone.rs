@@ -59,7 +59,7 @@ impl Backbone {
         let broker = connect(&nats).await;
         let plan = topology::plan(&broker, Profile::Development, None).await.unwrap_or_else(|e| panic!("{e}"));
         topology::apply(&broker, &plan, false).await.unwrap_or_else(|e| panic!("{e}"));
-        let config = config(toml, postgres.url(), &nats.url());
+        let config = config(toml, postgres.url(), &nats.url(), &std::env::temp_dir());
         Self { postgres, nats, broker, engine, config }
     }
 

@@ -32,4 +32,13 @@ macro_rules! parts {
     };
 }
 
-parts!(deltran_token, deltran_compliance, deltran_risk, deltran_clearing, deltran_settlement, deltran_audit);
+parts!(
+    deltran_token,
+    deltran_compliance,
+    deltran_risk,
+    deltran_clearing,
+    deltran_settlement,
+    deltran_notification,
+    deltran_reporting,
+    deltran_audit
+);

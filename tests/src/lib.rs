@@ -8,25 +8,29 @@
 
 mod backbone;
 mod engines;
+mod fleet;
 mod nats;
 pub mod node;
 mod postgres;
 mod stack;
+pub mod tie_out;
 mod wait;
 
 pub use backbone::{Backbone, Node};
 pub use engines::{Part, parts};
+pub use fleet::Fleet;
 pub use nats::Nats;
 pub use postgres::Postgres;
 pub use stack::{As, Stack, StackBuilder};
 pub use wait::{DEADLINE, eventually, within};
 
 /// Configuration as a file would give it, with the addresses of the servers of a test.
-fn config(toml: &str, database: &str, nats: &str) -> std::sync::Arc<deltran_runtime::config::Config> {
+fn config(toml: &str, database: &str, nats: &str, reports: &std::path::Path) -> std::sync::Arc<deltran_runtime::config::Config> {
     let file = tempfile::NamedTempFile::new().expect("a temporary file");
     std::fs::write(file.path(), toml).expect("the temporary file can be written");
     let mut config = deltran_runtime::config::Config::load(Some(file.path()), []).unwrap_or_else(|e| panic!("{e}"));
     config.database.url = database.to_owned();
     config.nats.url = nats.to_owned();
+    config.set_where_unset("reporting", "directory", reports.display().to_string());
     std::sync::Arc::new(config)
 }

@@ -74,7 +74,7 @@ fn program() -> PathBuf {
     program
 }
 
-fn command() -> Command {
+pub(crate) fn command() -> Command {
     let mut command = Command::new(program());
     for name in ["DELTRAN_NATS_URL", "DELTRAN_DATABASE_URL", "DELTRAN_CLIENT_ENDPOINT", "DELTRAN_CLIENT_USER"] {
         command.env_remove(name);

@@ -14,6 +14,7 @@ use deltran_runtime::identity::{PARTICIPANT_HEADER, ROLE_HEADER, USER_HEADER};
 use deltran_runtime::metrics::Metrics;
 use deltran_runtime::peers::Peers;
 use deltran_runtime::{Db, EngineContext, db};
+use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::AsciiMetadataValue;
@@ -50,6 +51,8 @@ pub struct Stack {
     pub grpc: SocketAddr,
     /// Where `/readyz` and `/metrics` listen.
     pub http: SocketAddr,
+    /// Where the reporting engine keeps its files.
+    pub reports: TempDir,
     builder: StackBuilder,
     running: Option<Running>,
 }
@@ -96,6 +99,7 @@ impl StackBuilder {
             health: Health::default(),
             grpc: nowhere,
             http: nowhere,
+            reports: tempfile::tempdir().unwrap(),
             builder: self,
             running: None,
         };
@@ -157,7 +161,7 @@ impl Stack {
         for name in &self.builder.engines {
             assert!(chosen.iter().any(|part| part.name == name), "the harness knows no engine {name:?}");
         }
-        let config = config(&self.builder.toml, self.postgres.url(), &self.nats.url());
+        let config = config(&self.builder.toml, self.postgres.url(), &self.nats.url(), self.reports.path());
         self.metrics = Metrics::new().unwrap();
         self.health = Health::default();
         let closing = CancellationToken::new();

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, PackageId};
 
-const ENGINES: [&str; 6] = ["token", "compliance", "risk", "clearing", "settlement", "audit"];
+const ENGINES: [&str; 8] =
+    ["token", "compliance", "risk", "clearing", "settlement", "notification", "reporting", "audit"];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()

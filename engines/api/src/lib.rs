@@ -14,7 +14,7 @@ macro_rules! package {
     )+};
 }
 
-package! { common token compliance risk clearing settlement audit platform }
+package! { common token compliance risk clearing settlement notification reporting audit platform }
 
 /// The descriptors of every service, for reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -18,7 +18,7 @@ use crate::NAME;
 use crate::domain::advisory;
 use crate::domain::letter::Origin;
 use crate::domain::sequence::Arrival;
-use crate::store::{Appended, Follower, Letters, NewLetter, append, ensure_partitions};
+use crate::store::{Appended, Letters, NewLetter, append, ensure_partitions};
 
 /// Days for which partitions are made, that of today included.
 pub const DAYS_AHEAD: i32 = 8;
@@ -29,7 +29,6 @@ const MICROS_PER_DAY: i64 = 86_400_000_000;
 pub struct Sequencer {
     clock: Arc<dyn Clock>,
     metrics: Metrics,
-    followers: Vec<Arc<dyn Follower>>,
     appended: Arc<Notify>,
     /// The last day (since 1970) whose partitions are known to be there.
     partitioned: AtomicI64,
@@ -38,12 +37,11 @@ pub struct Sequencer {
 }
 
 impl Sequencer {
-    /// A sequencer; `followers` go into the same transaction, `appended` is told of every commit.
-    pub fn new(context: &EngineContext, followers: Vec<Arc<dyn Follower>>, appended: Arc<Notify>) -> Self {
+    /// A sequencer; `appended` is told of every commit.
+    pub fn new(context: &EngineContext, appended: Arc<Notify>) -> Self {
         Self {
             clock: context.clock.clone(),
             metrics: context.metrics.clone(),
-            followers,
             appended,
             partitioned: AtomicI64::new(i64::MIN),
             last: Mutex::new(None),
@@ -65,7 +63,7 @@ impl Handler for Sequencer {
             ensure_partitions(tx, now, DAYS_AHEAD).await?;
         }
         let arrivals: Vec<Arrival<'_>> = events.iter().map(arrival).collect();
-        let done = append(tx, &arrivals, now, &self.followers).await?;
+        let done = append(tx, &arrivals, now).await?;
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((today, done));
         Ok(Vec::new())
     }

@@ -40,10 +40,8 @@ pub fn engine(context: EngineContext, broker: Broker, outbox: Outbox) -> Result<
     let consumer = |spec: &'static ConsumerSpec, handler: Arc<dyn Handler>| {
         Consumer::new(context.clone(), broker.clone(), outbox.clone(), spec, handler)
     };
-    let ledger = consumer(
-        spec("AUDIT", store::CONSUMER)?,
-        Arc::new(consume::Sequencer::new(&context, Vec::new(), appended.clone())),
-    );
+    let ledger =
+        consumer(spec("AUDIT", store::CONSUMER)?, Arc::new(consume::Sequencer::new(&context, appended.clone())));
     let letters =
         consumer(spec("DEADLETTERS", "dead_letters_audit")?, Arc::new(consume::LetterRecorder::new(&context)));
     let advisories = consumer(

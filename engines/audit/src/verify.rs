@@ -21,7 +21,7 @@ use uuid::Uuid;
 use crate::NAME;
 use crate::domain::check::{Checker, Counted, StoredLeaf};
 use crate::domain::report::{self, Check, Held, LedgerSays, Snapshot};
-use crate::store::Ledger;
+use crate::store::{Ledger, Tree};
 
 /// Leaves read at once. The largest leaf has 64 KiB, so that memory stays flat.
 const WINDOW: i64 = 1024;
@@ -45,6 +45,7 @@ pub struct Verifier {
     context: EngineContext,
     broker: Broker,
     ledger: Ledger,
+    tree: Tree,
     appended: Arc<Notify>,
 }
 
@@ -60,8 +61,8 @@ struct Asked {
 impl Verifier {
     /// A verifier; `appended` is told when leaves come in this process.
     pub fn new(context: EngineContext, broker: Broker, appended: Arc<Notify>) -> Self {
-        let ledger = Ledger::new(context.db.clone());
-        Self { context, broker, ledger, appended }
+        let (ledger, tree) = (Ledger::new(context.db.clone()), Tree::new(context.db.clone()));
+        Self { context, broker, ledger, tree, appended }
     }
 
     /// Verifies and tells progress. Everything that is concluded is concluded from rows that were checked.
@@ -75,7 +76,8 @@ impl Verifier {
         }
         let snapshot = self.ledger.snapshot().await?;
         let checker = self.rows(&snapshot, asked.as_ref().and_then(|a| a.counted.clone()), progress).await?;
-        Ok(conclude(&snapshot, &checker, asked.as_ref()))
+        let tree = report::tree(&checker, &self.tree.state().await?);
+        Ok(conclude(&snapshot, &checker, tree, asked.as_ref()))
     }
 
     /// The token ledger is counted between two looks at the producers' numbers, so that transactions that
@@ -186,6 +188,7 @@ impl Verifier {
             };
             let (fetched, stepped) = tokio::join!(self.window(to, size), tokio::task::spawn_blocking(step));
             checker = stepped.map_err(Failure::internal)?;
+            checker.tree.compare(&self.tree.tiles(&checker.tree.touched()).await?);
             next = fetched?;
             if (from / WINDOW) % TELL_EVERY == 0 {
                 self.tell(progress, checker.checked, snapshot.size).await?;
@@ -226,8 +229,8 @@ fn arrived(asked: &Asked, snapshot: &Snapshot) -> bool {
     producers && streams
 }
 
-fn conclude(snapshot: &Snapshot, checker: &Checker, asked: Option<&Asked>) -> pb::VerifyReport {
-    let mut checks = vec![report::rows(checker), report::head(snapshot, checker)];
+fn conclude(snapshot: &Snapshot, checker: &Checker, tree: Check, asked: Option<&Asked>) -> pb::VerifyReport {
+    let mut checks = vec![report::rows(checker), report::head(snapshot, checker), tree];
     let none = BTreeMap::new();
     let producers = report::producers(asked.map_or(&none, |a| &a.assigned), &checker.producers);
     checks.push(report::producers_check(&producers, asked.map_or(&[], |a| &a.silent)));

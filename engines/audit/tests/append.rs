@@ -2,16 +2,16 @@
 #![allow(clippy::unwrap_used, reason = "a test that fails here says where")]
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use bytes::Bytes;
 use deltran_audit::consume::Sequencer;
+use deltran_audit::domain::merkle::{Frontier, inclusion_plan, root_of_inclusion};
 use deltran_audit::domain::sequence::AUDIT;
-use deltran_audit::domain::{LeafHash, leaf_hash, wrapper};
-use deltran_audit::store::{Filter, Follower, Ledger, Letters, NewLetter, ensure_partitions};
+use deltran_audit::domain::{leaf_hash, wrapper};
+use deltran_audit::store::{Filter, Ledger, Letters, NewLetter, Tree, ensure_partitions};
 use deltran_audit::verify::Verifier;
 use deltran_audit::{MIGRATOR, NAME};
 use deltran_events::data::audit::AccessGranted;
@@ -73,8 +73,8 @@ impl Place {
         Self { context, clock, root, read: AtomicU64::new(0) }
     }
 
-    fn sequencer(&self, followers: Vec<Arc<dyn Follower>>) -> Sequencer {
-        Sequencer::new(&self.context, followers, Arc::new(Notify::new()))
+    fn sequencer(&self) -> Sequencer {
+        Sequencer::new(&self.context, Arc::new(Notify::new()))
     }
 
     fn ledger(&self) -> Ledger {
@@ -156,7 +156,7 @@ fn line(seq: u64, query: &str) -> Vec<u8> {
 #[tokio::test]
 async fn every_message_is_one_leaf_of_exact_bytes() {
     let place = Place::new().await;
-    let sequencer = place.sequencer(Vec::new());
+    let sequencer = place.sequencer();
     let outside = "events.reporting.x.y";
     let odd = br#"{"event_id":"0190c3d5-0000-7000-8000-000000000001","metadata":{"correlation_id":"a\u0000b"}}"#;
     let first = [
@@ -220,7 +220,7 @@ async fn every_message_is_one_leaf_of_exact_bytes() {
 #[tokio::test]
 async fn lists_are_filtered_and_paged() {
     let place = Place::new().await;
-    let sequencer = place.sequencer(Vec::new());
+    let sequencer = place.sequencer();
     let batch: Vec<_> = (1..=5).map(|n| place.event(n, "q")).collect();
     place.apply(&sequencer, &batch).await.unwrap();
     place.clock.advance_micros(2 * DAY);
@@ -247,7 +247,7 @@ async fn lists_are_filtered_and_paged() {
 #[tokio::test]
 async fn nobody_changes_what_stands() {
     let mut place = Place::new().await;
-    let sequencer = place.sequencer(Vec::new());
+    let sequencer = place.sequencer();
     let batch = [place.event(1, "a"), place.message("events.risk.a.b", &b"a\nb"[..], false)];
     place.apply(&sequencer, &batch).await.unwrap();
     for statement in [
@@ -268,6 +268,12 @@ async fn nobody_changes_what_stands() {
         "DELETE FROM leaf_raw_20251106",
         "TRUNCATE leaf_raw_20251106",
         "UPDATE log_head SET size = 0",
+        "UPDATE tile SET hashes = sha256('')",
+        "DELETE FROM tile",
+        "TRUNCATE tile",
+        "UPDATE tree_head SET size = 0",
+        "DELETE FROM tree_head",
+        "TRUNCATE tree_head",
     ] {
         let refused = place.by_engine(statement).await.unwrap_err();
         let denied = refused.contains("permission denied") || refused.contains("only grows");
@@ -294,7 +300,7 @@ async fn nobody_changes_what_stands() {
 #[tokio::test]
 async fn days_are_ranges_of_leaves_whatever_the_clock_does() {
     let mut place = Place::new().await;
-    let sequencer = place.sequencer(Vec::new());
+    let sequencer = place.sequencer();
     let mut seq = 0;
     for advance in [0, 3_600_000_000, -2 * 3_600_000_000, DAY, -DAY, 20 * DAY, -5 * DAY] {
         place.clock.advance_micros(advance);
@@ -323,46 +329,41 @@ async fn days_are_ranges_of_leaves_whatever_the_clock_does() {
     assert!(place.by_engine("SELECT ensure_partitions('2025-11-06', 63)").await.is_err());
 }
 
-/// Stands where the tiles will: writes in the same transaction, or fails.
-struct Recorder {
-    seen: Mutex<Vec<(u64, usize)>>,
-    fails: bool,
-}
-
-#[async_trait]
-impl Follower for Recorder {
-    async fn appended(&self, tx: &mut PgConnection, first: u64, hashes: &[LeafHash]) -> Result<(), DbError> {
-        if self.fails {
-            return Err(DbError::Other("a tile could not be written".into()));
-        }
-        let visible: i64 =
-            sqlx::query_scalar("SELECT count(*) FROM leaf WHERE leaf_index >= $1 AND leaf_hash = ANY($2)")
-                .bind(first as i64)
-                .bind(hashes.iter().map(<[u8; 32]>::as_slice).collect::<Vec<_>>())
-                .fetch_one(tx)
-                .await?;
-        assert_eq!(visible as usize, hashes.len(), "the leaves are written before");
-        self.seen.lock().unwrap().push((first, hashes.len()));
-        Ok(())
-    }
-}
-
+/// What the tree says of itself is what is grown again from the leaves, after every batch.
 #[tokio::test]
-async fn what_follows_leaves_stands_or_falls_with_them() {
-    let place = Place::new().await;
-    let recorder = |fails| Arc::new(Recorder { seen: Mutex::default(), fails });
-    let (good, bad) = (recorder(false), recorder(true));
-    let sequencer = place.sequencer(vec![good.clone()]);
-    let first = [place.event(1, "a"), place.event(2, "b")];
-    place.apply(&sequencer, &first).await.unwrap();
-    let again: Vec<Delivery> = first.iter().cloned().map(|d| Delivery { duplicate: true, ..d }).collect();
-    place.apply(&sequencer, &again).await.unwrap();
-    place.apply(&sequencer, &[place.event(3, "c")]).await.unwrap();
-    assert_eq!(*good.seen.lock().unwrap(), [(0, 2), (2, 1)]);
-    let failing = place.sequencer(vec![good, bad]);
-    assert!(place.apply(&failing, &[place.event(4, "d")]).await.is_err());
-    assert_eq!(place.ledger().size().await.unwrap(), (3, 0));
-    assert!(place.verify().await.ok);
+async fn the_tree_grows_with_the_leaves() {
+    let mut place = Place::new().await;
+    let sequencer = place.sequencer();
+    let mut grown = Frontier::default();
+    let mut seq = 0;
+    for batch in [1, 2, 253, 1, 255, 1, 300, 70, 1] {
+        let events: Vec<Delivery> = (0..batch).map(|n| place.event(seq + n + 1, "q")).collect();
+        seq += batch;
+        place.apply(&sequencer, &events).await.unwrap();
+        for event in &events {
+            grown.append(leaf_hash(&event.payload), |_, _| {});
+        }
+        assert_eq!(Tree::new(place.context.db.clone()).frontier().await.unwrap(), grown);
+    }
+    let tree = Tree::new(place.context.db.clone());
+    assert_eq!(tree.frontier_at(256).await.unwrap().unwrap().hashes().len(), 1);
+    assert_eq!(tree.frontier_at(seq + 1).await.unwrap(), None);
+    for (index, size) in [(0, 1), (0, seq), (255, 256), (256, 257), (seq - 1, seq)] {
+        let proof = tree.fill(&inclusion_plan(index, size).unwrap()).await.unwrap().unwrap();
+        let leaf = place.ledger().at(index as i64).await.unwrap().unwrap();
+        let root = root_of_inclusion(index, size, &leaf.leaf_hash.try_into().unwrap(), &proof).unwrap();
+        assert_eq!(root, tree.frontier_at(size).await.unwrap().unwrap().root(), "{index} of {size}");
+    }
+    let report = place.verify().await;
+    assert!(report.ok, "{:?}", report.checks);
+
+    // The tree stands or falls with the leaves: where it cannot grow, nothing is appended.
+    place.by_root("SET session_replication_role = replica").await.unwrap();
+    place.by_root("UPDATE tile SET hashes = substring(hashes FROM 33) WHERE level = 1").await.unwrap();
+    let more: Vec<Delivery> = (0..256).map(|n| place.event(seq + n + 1, "q")).collect();
+    assert!(place.apply(&sequencer, &more).await.is_err());
+    assert_eq!(place.ledger().size().await.unwrap().0, seq);
+    assert_eq!(tree.frontier().await.unwrap(), grown);
 }
 
 #[tokio::test]
@@ -372,7 +373,7 @@ async fn two_sequencers_cannot_fork_the_log() {
     for task in 0..4u64 {
         let place = place.clone();
         tasks.spawn(async move {
-            let sequencer = place.sequencer(Vec::new());
+            let sequencer = place.sequencer();
             for n in 0..10 {
                 let junk = |k: u64| place.message("events.risk.a.b", format!("{task} {n} {k}"), false);
                 place.apply(&sequencer, &[junk(1), junk(2), junk(3)]).await.unwrap();
@@ -400,12 +401,19 @@ async fn tampering_by_a_superuser_is_found_and_named() {
         ("DELETE FROM leaf_raw", "leaf 5: the bytes"),
         ("UPDATE received SET ranges = ARRAY[1, 9]", "head"),
         ("UPDATE log_head SET size = 7", "leaf 6: is missing"),
+        ("UPDATE tile SET hashes = set_byte(hashes, 70, 1) WHERE level = 0", "hash 2 of tile 0/0, over leaves 2 to 2, is another"),
+        ("UPDATE tile SET hashes = substring(hashes FROM 1 FOR 160)", "hash 5 of tile 0/0, over leaves 5 to 5, is missing"),
+        ("UPDATE tile SET hashes = hashes || hashes", "tiles have 12 hashes"),
+        ("INSERT INTO tile VALUES (1, 0, sha256(''))", "tiles have 7 hashes"),
+        ("DELETE FROM tile", "hash 0 of tile 0/0"),
+        ("UPDATE tree_head SET frontier = set_byte(frontier, 3, 1)", "right edge"),
+        ("UPDATE tree_head SET size = 3", "tree"),
         ("INSERT INTO leaf SELECT 9, leaf_hash, envelope, wrapped, event_id, subject, domain, event_type, occurred_at, source, participant_id,
           correlation_id, producer, producer_seq, source_stream, source_sequence, recorded_at, valid, invalid_reason FROM leaf WHERE leaf_index = 1", "head"),
     ];
     for (tamper, named) in cases {
         let mut place = Place::new().await;
-        let sequencer = place.sequencer(Vec::new());
+        let sequencer = place.sequencer();
         let mut batch: Vec<Delivery> = (1..=4).map(|n| place.event(n, "q")).collect();
         batch.push(place.message("events.risk.a.b", &b"junk"[..], false));
         batch.push(place.message("events.risk.a.b", &b"a\nb"[..], false));

@@ -20,22 +20,6 @@ impl From<Contradiction> for ApplyError {
     }
 }
 
-/// The event of a delivery, where the owning engine published it. What others published is none of
-/// this engine's business; what the owner published and cannot be read must not be passed over.
-fn own_event(delivery: &Delivery) -> Result<Option<Event>, ApplyError> {
-    let event = delivery.engine_event();
-    let from_owner = delivery.envelope.as_ref().is_ok_and(|(envelope, spec)| {
-        let producer = delivery.producer.as_ref().and_then(|(producer, _)| producer.rsplit_once('/'));
-        envelope.source == spec.domain.source() && producer.is_some_and(|(owner, _)| owner == envelope.source)
-    });
-    if event.is_none() && from_owner {
-        let what =
-            format!("{} {}: data of an engine's event cannot be read", delivery.stream, delivery.stream_sequence);
-        return Err(ApplyError::Permanent(what));
-    }
-    Ok(event)
-}
-
 /// Counts obligations.
 pub struct Transactions(pub Clearing);
 
@@ -44,7 +28,7 @@ impl Handler for Transactions {
     async fn apply(&self, tx: &mut PgConnection, events: &[Delivery]) -> Result<Vec<Outgoing>, ApplyError> {
         let mut new: BTreeMap<WindowId, Vec<Obligation>> = BTreeMap::new();
         for delivery in events {
-            if let Some(event) = own_event(delivery)?
+            if let Some(event) = delivery.owned_event()?
                 && let Some(obligation) = obligations::of_event(&event)?
             {
                 new.entry(obligation.window).or_default().push(obligation);
@@ -99,7 +83,7 @@ impl Handler for Settlement {
     async fn apply(&self, tx: &mut PgConnection, events: &[Delivery]) -> Result<Vec<Outgoing>, ApplyError> {
         let mut all = Vec::new();
         for delivery in events {
-            all.extend(own_event(delivery)?.and_then(|event| followed(event, delivery.event_id())));
+            all.extend(delivery.owned_event()?.and_then(|event| followed(event, delivery.event_id())));
         }
         let currencies: BTreeSet<Currency> = all.iter().map(|f| f.currency).collect();
         store::lock_currencies(tx, &currencies).await?;

@@ -1,43 +1,84 @@
--- Lists and holds. Times are microseconds since 1970-01-01T00:00:00Z.
+-- Lists, the allow-list and holds. Times are microseconds since 1970-01-01T00:00:00Z.
 
 CREATE FUNCTION refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     RAISE EXCEPTION '% is append-only', TG_TABLE_NAME USING ERRCODE = 'restrict_violation';
 END $$;
 
--- The bytes of every list that was ever in use.
-CREATE TABLE list_content (
-    version text PRIMARY KEY CHECK (version ~ '^[0-9a-f]{64}$'),
-    content bytea NOT NULL
+-- Every version of a list that was ever in use, and its bytes.
+CREATE TABLE list_version (
+    source  text NOT NULL CHECK (source IN ('ofac', 'un', 'operator')),
+    version text NOT NULL CHECK (version ~ '^[0-9a-f]{64}$'),
+    dated   text,
+    names   integer NOT NULL CHECK (names > 0),
+    aliases integer NOT NULL CHECK (aliases >= 0),
+    PRIMARY KEY (source, version)
+);
+CREATE TABLE list_file (
+    source  text NOT NULL,
+    version text NOT NULL,
+    name    text NOT NULL,
+    content bytea NOT NULL,
+    PRIMARY KEY (source, version, name),
+    FOREIGN KEY (source, version) REFERENCES list_version
 );
 
--- Which list is in use: one row per source, its version null while there is none. Whoever changes the
--- list locks this row first; other processes see by the revision that they must read anew.
+-- Which list is in use: one row per source, its version null while there is none. Whoever changes a list locks its
+-- row first; other processes see by the revision that they must read anew.
 CREATE TABLE list_head (
-    source    text PRIMARY KEY CHECK (source = 'operator'),
+    source    text PRIMARY KEY CHECK (source IN ('ofac', 'un', 'operator')),
     revision  bigint NOT NULL DEFAULT 0 CHECK (revision >= 0),
-    version   text REFERENCES list_content,
-    names     integer NOT NULL DEFAULT 0 CHECK (names >= 0),
+    version   text,
     loaded_at bigint,
     loaded_by text,
+    FOREIGN KEY (source, version) REFERENCES list_version,
     CHECK ((version IS NULL) = (revision = 0)),
     CHECK ((version IS NULL) = (loaded_at IS NULL)),
     CHECK ((version IS NULL) = (loaded_by IS NULL))
 ) WITH (fillfactor = 50);
-INSERT INTO list_head (source) VALUES ('operator');
+INSERT INTO list_head (source) VALUES ('ofac'), ('un'), ('operator');
 
 -- Every load, for ever.
 CREATE TABLE list_load (
+    load      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     source    text NOT NULL,
     revision  bigint NOT NULL,
-    version   text NOT NULL REFERENCES list_content,
-    names     integer NOT NULL,
+    version   text NOT NULL,
     loaded_at bigint NOT NULL,
     loaded_by text NOT NULL,
-    PRIMARY KEY (source, revision)
+    UNIQUE (source, revision),
+    FOREIGN KEY (source, version) REFERENCES list_version
 );
 
--- What screening did not let pass. matched_name is personal data and leaves this schema only to officers.
+-- Reviewed false positives and how they were taken back, for ever. The names are personal data.
+CREATE TABLE allowance (
+    allowance_id uuid PRIMARY KEY,
+    name         text NOT NULL,
+    normal       text NOT NULL,
+    source       text NOT NULL CHECK (source IN ('ofac', 'un', 'operator')),
+    entry_id     text NOT NULL,
+    reason       text NOT NULL,
+    added_by     text NOT NULL,
+    added_at     bigint NOT NULL,
+    expires_at   bigint NOT NULL,
+    CHECK (expires_at > added_at)
+);
+CREATE TABLE allowance_end (
+    allowance_id uuid PRIMARY KEY REFERENCES allowance,
+    revoked_by   text NOT NULL,
+    revoked_at   bigint NOT NULL,
+    reason       text NOT NULL
+);
+
+-- Rises with each change of the allow-list: other processes see by it that they must read anew.
+CREATE TABLE allow_list (
+    only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
+    revision bigint NOT NULL DEFAULT 0
+) WITH (fillfactor = 50);
+INSERT INTO allow_list DEFAULT VALUES;
+
+-- What screening did not let pass. matched_name and matches are personal data and leave this schema only to officers;
+-- matches is a JSON array, the best first.
 CREATE TABLE hold (
     hold_id        uuid PRIMARY KEY,
     transaction_id uuid NOT NULL,
@@ -46,8 +87,10 @@ CREATE TABLE hold (
         ('PLACED', 'RELEASE_PROPOSED', 'REJECT_PROPOSED', 'RELEASING', 'REJECTING', 'RELEASED', 'REJECTED')),
     evidence       text NOT NULL,
     score          integer NOT NULL CHECK (score BETWEEN 0 AND 10000),
-    list_version   text,
+    list_versions  text[] NOT NULL,
+    rule_version   text NOT NULL,
     matched_name   text NOT NULL,
+    matches        text NOT NULL DEFAULT '[]',
     proposed_by    text,
     decided_by     text,
     reason         text NOT NULL DEFAULT '',
@@ -83,10 +126,17 @@ CREATE TABLE alert (
     raised_at bigint NOT NULL
 );
 
-REVOKE UPDATE, DELETE, TRUNCATE ON list_content, list_load, hold_step FROM deltran_compliance;
-CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON list_content FOR EACH ROW EXECUTE FUNCTION refuse_change();
-CREATE TRIGGER append_only_all BEFORE TRUNCATE ON list_content EXECUTE FUNCTION refuse_change();
+REVOKE UPDATE, DELETE, TRUNCATE ON list_version, list_file, list_load, allowance, allowance_end, hold_step
+    FROM deltran_compliance;
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON list_version FOR EACH ROW EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER append_only_all BEFORE TRUNCATE ON list_version EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON list_file FOR EACH ROW EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER append_only_all BEFORE TRUNCATE ON list_file EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON list_load FOR EACH ROW EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER append_only_all BEFORE TRUNCATE ON list_load EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON allowance FOR EACH ROW EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER append_only_all BEFORE TRUNCATE ON allowance EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON allowance_end FOR EACH ROW EXECUTE FUNCTION refuse_change();
+CREATE TRIGGER append_only_all BEFORE TRUNCATE ON allowance_end EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON hold_step FOR EACH ROW EXECUTE FUNCTION refuse_change();
 CREATE TRIGGER append_only_all BEFORE TRUNCATE ON hold_step EXECUTE FUNCTION refuse_change();

@@ -3,9 +3,13 @@
 //! It answers the submit path from a list in memory and fails closed: what it cannot check it holds, and
 //! what it cannot record it refuses to answer. Personal data stays in its schema.
 //!
+//! After the fact it watches committed transactions by versioned rules, and keeps the cases of what was held
+//! or came up.
+//!
 //! It knows neither accounts nor limits; it never decides what a released transaction becomes.
 
 pub mod config;
+pub mod consume;
 pub mod domain;
 pub mod grpc;
 pub mod handle;
@@ -15,11 +19,13 @@ pub mod store;
 
 use std::sync::Arc;
 
-use deltran_messaging::{Broker, Door, Outbox, Relay};
+use deltran_events::topology;
+use deltran_messaging::{Broker, Consumer, Door, Outbox, Relay};
 use deltran_runtime::boot::BootError;
 use deltran_runtime::{Engine, EngineContext};
 
 use crate::config::Settings;
+use crate::consume::Watch;
 use crate::grpc::Service;
 use crate::handle::Desk;
 use crate::lists::Lists;
@@ -29,6 +35,9 @@ pub const NAME: &str = "compliance";
 
 /// The engine's tables.
 pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
+
+/// The consumer that monitors committed transactions.
+const CONSUMER: &str = "compliance-engine-consumer";
 
 /// The list that ships with the product.
 pub const BUNDLED_LIST: &[u8] = include_bytes!("../data/operator-list.txt");
@@ -44,10 +53,14 @@ pub fn engine(context: EngineContext, broker: Broker, outbox: Outbox) -> Result<
     let settings: Settings = context.config.section(NAME).map_err(|e| BootError::Other(e.to_string()))?;
     settings.check().map_err(BootError::Other)?;
     let door = Door::new(context.db.clone(), outbox.clone());
-    let lists = Lists::new(context.db.clone(), settings.stale_after());
+    let lists = Lists::new(context.db.clone(), context.clock.clone(), settings.stale_after(), settings.thresholds());
     let desk = Arc::new(Desk::new(&context, door, lists, settings.decide_wait()));
     context.health.not_ready("compliance.list", "not loaded yet");
 
+    let spec = topology::consumer("TRANSACTIONS", CONSUMER)
+        .ok_or_else(|| BootError::Other(format!("the catalog has no consumer {CONSUMER} on TRANSACTIONS")))?;
+    let watch = Arc::new(Watch::new(desk.clone()));
+    let monitor = Consumer::new(context.clone(), broker.clone(), outbox.clone(), spec, watch);
     let relay = Relay::new(context.clone(), broker, outbox);
     let service = Service::server(desk.clone());
     let (list_context, list_desk) = (context.clone(), desk.clone());
@@ -56,5 +69,6 @@ pub fn engine(context: EngineContext, broker: Broker, outbox: Outbox) -> Result<
     })
     .worker("relay", move |stop| relay.run(stop))
     .worker("list", move |stop| schedule::keep_list(list_context, list_desk, settings.bundled_list, stop))
+    .worker("monitor", move |stop| monitor.run(stop))
     .worker("holds", move |stop| schedule::drive_holds(context, desk, stop)))
 }

@@ -48,7 +48,7 @@ pub async fn keep_list(context: EngineContext, desk: Arc<Desk>, bundled: bool, s
         match loaded.await {
             Ok(snapshot) => {
                 first = false;
-                context.metrics.alert("compliance_no_list", snapshot.list.is_none());
+                context.metrics.alert("compliance_no_list", snapshot.matcher.is_none());
                 context.health.ready(part);
             }
             Err(failure) => context.health.not_ready(part, failure.message),
@@ -202,14 +202,14 @@ fn ended(hold: &Hold) -> Outgoing {
 }
 
 fn surprised(hold: &Hold) -> Outgoing {
-    let event = AlertRaised {
-        kind: "hold_outcome".to_owned(),
-        message: format!(
+    let event = AlertRaised::new(
+        "hold_outcome",
+        format!(
             "hold {} of transaction {} ended {}, other than the officers agreed",
             hold.hold_id,
             hold.transaction_id,
             hold.state.as_str()
         ),
-    };
+    );
     Outgoing::new(event, hold.transaction_id, "compliance-engine")
 }

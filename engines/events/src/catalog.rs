@@ -140,7 +140,7 @@ impl Event {
 }
 
 events! {
-    Transactions "transaction" "created" "1.0" => TransactionCreated(transactions);
+    Transactions "transaction" "created" "1.1" => TransactionCreated(transactions);
     Transactions "transaction" "committed" "1.0" => TransactionCommitted(transactions);
     Transactions "transaction" "rejected" "1.0" => TransactionRejected(transactions);
     Transactions "transaction" "cancelled" "1.0" => TransactionCancelled(transactions);
@@ -159,18 +159,32 @@ events! {
     Transactions "currency" "enabled" "1.0" => CurrencyEnabled(transactions);
     Transactions "collateral" "changed" "1.0" => CollateralChanged(transactions);
     Transactions "window" "sealed" "1.0" => WindowSealed(transactions);
+    Transactions "window" "earmarked" "1.0" => WindowEarmarked(transactions);
+    Transactions "settlement" "posted" "1.0" => SettlementPosted(transactions);
 
     Compliance "screening" "hit" "1.0" => ScreeningHit(compliance);
-    Compliance "alert" "raised" "1.0" => AlertRaised(compliance);
+    Compliance "alert" "raised" "1.1" => AlertRaised(compliance);
+    Compliance "case" "opened" "1.0" => CaseOpened(compliance);
+    Compliance "case" "escalated" "1.0" => CaseEscalated(compliance);
+    Compliance "case" "closed" "1.0" => CaseClosed(compliance);
+    Compliance "rule" "changed" "1.0" => RuleChanged(compliance);
     Compliance "hold" "placed" "1.0" => HoldPlaced(compliance);
     Compliance "hold" "released" "1.0" => HoldReleased(compliance);
     Compliance "hold" "rejected" "1.0" => HoldRejected(compliance);
-    Compliance "list" "loaded" "1.0" => ListLoaded(compliance);
+    Compliance "list" "loaded" "1.1" => ListLoaded(compliance);
 
-    Risk "limit" "proposed" "1.0" => LimitProposed(risk);
-    Risk "limit" "changed" "1.0" => LimitChanged(risk);
-    Risk "breaker" "opened" "1.0" => BreakerOpened(risk);
+    Risk "limit" "proposed" "1.1" => LimitProposed(risk);
+    Risk "limit" "changed" "1.1" => LimitChanged(risk);
+    Risk "limit" "rejected" "1.0" => LimitRejected(risk);
+    Risk "limit" "withdrawn" "1.0" => LimitWithdrawn(risk);
+    Risk "rate_limit" "proposed" "1.0" => RateLimitProposed(risk);
+    Risk "rate_limit" "changed" "1.0" => RateLimitChanged(risk);
+    Risk "breaker" "opened" "1.1" => BreakerOpened(risk);
+    Risk "breaker" "half_opened" "1.0" => BreakerHalfOpened(risk);
     Risk "breaker" "closed" "1.0" => BreakerClosed(risk);
+    Risk "threshold" "breached" "1.0" => ThresholdBreached(risk);
+    Risk "threshold" "cleared" "1.0" => ThresholdCleared(risk);
+    Risk "exposure" "snapshot" "1.0" => ExposureSnapshot(risk);
 
     Clearing "window" "scheduled" "1.0" => WindowScheduled(clearing);
     Clearing "window" "opened" "1.0" => WindowOpened(clearing);
@@ -189,6 +203,32 @@ events! {
     Settlement "batch" "awaiting_funds" "1.0" => BatchAwaitingFunds(settlement);
     Settlement "batch" "settled" "1.0" => BatchSettled(settlement);
     Settlement "batch" "aborted" "1.0" => BatchAborted(settlement);
+
+    Notifications "payment" "received" "1.0" => PaymentReceived(notifications);
+    Notifications "payment" "sent" "1.0" => PaymentSent(notifications);
+    Notifications "payment" "held" "1.0" => PaymentHeld(notifications);
+    Notifications "payment" "rejected" "1.0" => PaymentRejected(notifications);
+    Notifications "payment" "expired" "1.0" => PaymentExpired(notifications);
+    Notifications "deposit" "credited" "1.0" => DepositCredited(notifications);
+    Notifications "withdrawal" "paid" "1.0" => WithdrawalPaid(notifications);
+    Notifications "withdrawal" "returned" "1.0" => WithdrawalReturned(notifications);
+    Notifications "window" "closed" "1.0" => WindowClosedNotice(notifications);
+    Notifications "position" "changed" "1.0" => PositionChanged(notifications);
+    Notifications "funding" "required" "1.0" => FundingRequired(notifications);
+    Notifications "settlement" "completed" "1.0" => SettlementCompleted(notifications);
+    Notifications "settlement" "failed" "1.0" => SettlementFailed(notifications);
+    Notifications "limit" "changed" "1.0" => LimitNotice(notifications);
+    Notifications "rate_limit" "changed" "1.0" => RateLimitNotice(notifications);
+    Notifications "threshold" "breached" "1.0" => ThresholdBreachedNotice(notifications);
+    Notifications "threshold" "cleared" "1.0" => ThresholdClearedNotice(notifications);
+    Notifications "alert" "raised" "1.0" => AlertNotice(notifications);
+    Notifications "delivery" "failed" "1.0" => DeliveryFailed(notifications);
+    Notifications "endpoint" "disabled" "1.0" => EndpointDisabled(notifications);
+
+    Reporting "report" "requested" "1.0" => ReportRequested(reporting);
+    Reporting "report" "completed" "1.0" => ReportCompleted(reporting);
+    Reporting "report" "failed" "1.0" => ReportFailed(reporting);
+    Reporting "schedule" "changed" "1.0" => ScheduleChanged(reporting);
 
     Audit "dead_letter" "recorded" "1.0" => DeadLetterRecorded(audit);
     Audit "dead_letter" "replayed" "1.0" => DeadLetterReplayed(audit);

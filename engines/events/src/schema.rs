@@ -105,7 +105,15 @@ fn unwrap_lines(value: &mut Value) {
 /// What is checked in the data of one event.
 struct Check {
     validator: Validator,
-    amounts: Vec<Vec<Step>>,
+    amounts: Vec<AmountPath>,
+}
+
+/// The way from the data to an amount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct AmountPath {
+    steps: Vec<Step>,
+    /// Whether an object on the way must have a currency.
+    priced: bool,
 }
 
 /// A step on the way from the data to an amount.
@@ -124,32 +132,33 @@ impl Check {
             .build(&schema)
             .map_err(|e| Invalid::new(spec.event_type(), format!("its schema does not compile: {e}")))?;
         let mut amounts = Vec::new();
-        find_amounts(&schema, &schema, &mut Vec::new(), &mut amounts);
+        find_amounts(&schema, &schema, false, &mut Vec::new(), &mut amounts);
         Ok(Self { validator, amounts })
     }
 
-    /// JSON Schema cannot say that the currency decides on the digits of an amount.
+    /// JSON Schema cannot say that the currency decides on the digits of an amount: the one beside it, else
+    /// that of the nearest object around it.
     fn amounts(&self, data: &Value) -> Result<(), String> {
-        if self.amounts.is_empty() {
-            return Ok(());
-        }
-        let code = data.get("currency").and_then(Value::as_str).ok_or("data/currency: an amount has no currency")?;
-        let currency = Currency::new(code).map_err(|e| format!("data/currency: {e}"))?;
-        self.amounts.iter().try_for_each(|steps| check_amounts(data, steps, currency))
+        self.amounts.iter().try_for_each(|path| check_amounts(data, &path.steps, None))
     }
 }
 
-fn check_amounts(value: &Value, steps: &[Step], currency: Currency) -> Result<(), String> {
+fn check_amounts(value: &Value, steps: &[Step], currency: Option<Currency>) -> Result<(), String> {
     match steps {
         [] if value.is_null() => Ok(()),
         [] => {
             let amount = Amount::deserialize(value).map_err(|e| e.to_string())?;
+            let currency = currency.ok_or("an amount has no currency")?;
             amount.money(currency).map(|_| ()).map_err(|e| e.to_string())
         }
-        [Step::Field(name), rest @ ..] => match value.get(name) {
-            Some(inner) => check_amounts(inner, rest, currency).map_err(|e| format!("{name}: {e}")),
-            None => Ok(()),
-        },
+        [Step::Field(name), rest @ ..] => {
+            let Some(inner) = value.get(name) else { return Ok(()) };
+            let currency = match value.get("currency").and_then(Value::as_str) {
+                Some(code) => Some(Currency::new(code).map_err(|e| format!("currency: {e}"))?),
+                None => currency,
+            };
+            check_amounts(inner, rest, currency).map_err(|e| format!("{name}: {e}"))
+        }
         [Step::Items, rest @ ..] => {
             value.as_array().into_iter().flatten().try_for_each(|i| check_amounts(i, rest, currency))
         }
@@ -157,24 +166,26 @@ fn check_amounts(value: &Value, steps: &[Step], currency: Currency) -> Result<()
 }
 
 /// Collects the paths of all amounts. The data of events is a tree, so this ends.
-fn find_amounts(root: &Value, node: &Value, path: &mut Vec<Step>, found: &mut Vec<Vec<Step>>) {
+fn find_amounts(root: &Value, node: &Value, priced: bool, path: &mut Vec<Step>, found: &mut Vec<AmountPath>) {
     if node.get("pattern").and_then(Value::as_str) == Some(AMOUNT_PATTERN) {
-        found.push(path.clone());
+        found.push(AmountPath { steps: path.clone(), priced });
         return;
     }
+    let required = node.get("required").and_then(Value::as_array);
+    let priced = priced || required.is_some_and(|names| names.iter().any(|name| name == "currency"));
     let target = node.get("$ref").and_then(Value::as_str).and_then(|r| root.pointer(r.trim_start_matches('#')));
     let branches = ["anyOf", "oneOf", "allOf"].into_iter().filter_map(|key| node.get(key)?.as_array()).flatten();
     for same_place in target.into_iter().chain(branches) {
-        find_amounts(root, same_place, path, found);
+        find_amounts(root, same_place, priced, path, found);
     }
     for (name, field) in node.get("properties").and_then(Value::as_object).into_iter().flatten() {
         path.push(Step::Field(name.clone()));
-        find_amounts(root, field, path, found);
+        find_amounts(root, field, priced, path, found);
         path.pop();
     }
     if let Some(items) = node.get("items") {
         path.push(Step::Items);
-        find_amounts(root, items, path, found);
+        find_amounts(root, items, priced, path, found);
         path.pop();
     }
 }
@@ -192,9 +203,9 @@ mod tests {
     fn every_amount_of_the_catalog_has_a_currency() {
         let checks = checks().as_ref().unwrap();
         for (spec, check) in EVENTS.iter().zip(checks) {
-            let schema = document(spec);
-            let required = schema["required"].as_array().unwrap().iter().any(|name| name == "currency");
-            assert!(check.amounts.is_empty() || required, "{} has amounts and no required currency", spec.event_type());
+            for path in &check.amounts {
+                assert!(path.priced, "{} {:?} has no required currency", spec.event_type(), path.steps);
+            }
         }
     }
 
@@ -202,12 +213,26 @@ mod tests {
     fn nested_amounts_are_found() {
         let paths = |entity: &str, action: &str| {
             let spec = EVENTS.iter().find(|s| s.entity == entity && s.action == action).unwrap();
-            checks().as_ref().unwrap()[spec.index].amounts.clone()
+            checks().as_ref().unwrap()[spec.index].amounts.iter().map(|path| path.steps.clone()).collect::<Vec<_>>()
         };
         let field = |name: &str| Step::Field(name.to_owned());
         let created = paths("transaction", "created");
         assert!(created.contains(&vec![field("amount")]));
         assert!(created.contains(&vec![field("evidence"), field("cap_headroom")]));
         assert!(paths("batch", "awaiting_funds").contains(&vec![field("shortfalls"), Step::Items, field("required")]));
+    }
+
+    #[test]
+    fn the_nearest_currency_decides() {
+        let spec = EVENTS.iter().find(|s| s.event_type() == "rule.changed").unwrap();
+        let check = &checks().as_ref().unwrap()[spec.index];
+        let rule = |amount: &str, currency: &str| {
+            let amounts =
+                serde_json::json!([{"amount": "1.00", "currency": "USD"}, {"amount": amount, "currency": currency}]);
+            check.amounts(&serde_json::json!({"amounts": amounts}))
+        };
+        assert_eq!(rule("1000", "JPY"), Ok(()));
+        assert!(rule("1000.00", "JPY").is_err());
+        assert!(rule("1000", "USD").is_err());
     }
 }

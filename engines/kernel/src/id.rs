@@ -99,8 +99,20 @@ uuid_ids! {
     WithdrawalId => "withdrawal id";
     /// A compliance hold.
     HoldId => "hold id";
+    /// A compliance case.
+    CaseId => "case id";
+    /// An alert of transaction monitoring.
+    AlertId => "alert id";
     /// An event, from its publisher.
     EventId => "event id";
+    /// A webhook endpoint of a participant: supplied by who registers it.
+    EndpointId => "endpoint id";
+    /// A report: supplied by who asks for it.
+    ReportId => "report id";
+    /// A reviewed false positive: a name that may pass although it is like an entry of a list.
+    AllowanceId => "allowance id";
+    /// What a participant wants to be told: supplied by who subscribes.
+    SubscriptionId => "subscription id";
 }
 
 impl TransactionId {

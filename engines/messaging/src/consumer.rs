@@ -81,6 +81,12 @@ pub trait Handler: Send + Sync + 'static {
     fn raw(&self) -> bool {
         false
     }
+
+    /// The subjects whose events it needs, asked once per batch, after it came; `None` for all. What comes on
+    /// others is recorded as received, and neither validated nor applied.
+    async fn reads(&self) -> Option<&'static [&'static str]> {
+        None
+    }
 }
 
 /// A durable consumer and its handler.
@@ -181,7 +187,8 @@ impl Consumer {
             let batch = tokio::select! {
                 biased;
                 () = term.cancelled() => break,
-                batch = batches.next() => batch,
+                // Else a batch would end after the 128 messages that a task may take before it yields.
+                batch = tokio::task::unconstrained(batches.next()) => batch,
             };
             let Some(batch) = batch else { return Step::Done };
             let (messages, broken) = apart(batch);

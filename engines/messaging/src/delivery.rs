@@ -9,6 +9,7 @@ use deltran_events::{DecodeError, Domain, Envelope, Event, MAX_ENVELOPE_BYTES, M
 use serde_json::Value;
 
 use crate::broker::BrokerError;
+use crate::consumer::ApplyError;
 
 /// A message as a consumer gets it.
 #[derive(Debug, Clone)]
@@ -77,6 +78,23 @@ impl Delivery {
             return None;
         }
         envelope.event(spec).ok()
+    }
+
+    /// The same for a consumer that must not skip: none where somebody else published it.
+    ///
+    /// # Errors
+    /// Where the owner published it and its data cannot be read: it must not be passed over.
+    pub fn owned_event(&self) -> Result<Option<Event>, ApplyError> {
+        let event = self.engine_event();
+        let from_owner = self.envelope.as_ref().is_ok_and(|(envelope, spec)| {
+            let producer = self.producer.as_ref().map(|(producer, _)| source_in(producer));
+            envelope.source == spec.domain.source() && producer == Some(&envelope.source)
+        });
+        if event.is_none() && from_owner {
+            let (stream, sequence) = (&self.stream, self.stream_sequence);
+            return Err(ApplyError::Permanent(format!("{stream} {sequence}: an engine's event cannot be read")));
+        }
+        Ok(event)
     }
 
     /// The event's id, where the envelope is valid.

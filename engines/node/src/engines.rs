@@ -1,4 +1,4 @@
-//! The engines of this release, in the order in which they are migrated and shown.
+//! The engines, in the order in which they are migrated and shown.
 
 use deltran_messaging::{Broker, Outbox, SHARED_TABLES};
 use deltran_runtime::boot::BootError;
@@ -46,11 +46,10 @@ pub static ENGINES: &[Entry] = &[
     entry!(deltran_risk, deltran_risk::config::Settings),
     entry!(deltran_clearing, deltran_clearing::config::Settings),
     entry!(deltran_settlement, deltran_settlement::config::Settings),
+    entry!(deltran_notification, deltran_notification::config::Settings),
+    entry!(deltran_reporting, deltran_reporting::config::Settings),
     entry!(deltran_audit, NoSettings),
 ];
-
-/// Engines of the product that this release does not have.
-const LATER: [&str; 2] = ["notification", "reporting"];
 
 /// The engines of these names, each once.
 ///
@@ -58,9 +57,6 @@ const LATER: [&str; 2] = ["notification", "reporting"];
 /// Wrong usage where a name is none of them.
 pub fn named(names: &[String]) -> Result<Vec<&'static Entry>, Problem> {
     for name in names {
-        if LATER.contains(&name.as_str()) {
-            return Err(Problem::usage(format!("engine {name} is not part of this release: known are {}", words())));
-        }
         if !ENGINES.iter().any(|entry| entry.name == name) {
             return Err(Problem::usage(format!("there is no engine {name:?}: known are {}", words())));
         }
@@ -88,7 +84,6 @@ mod tests {
         let unknown = names(&["mint"]).unwrap_err();
         assert_eq!(unknown.kind.code(), 2);
         assert!(unknown.message.contains("token, compliance"), "{unknown}");
-        assert!(names(&["reporting"]).unwrap_err().message.contains("not part of this release"));
     }
 
     #[test]

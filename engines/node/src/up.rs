@@ -1,9 +1,14 @@
 //! `deltran up`: everything in one process, on private servers unless others are given.
 
-use std::io::IsTerminal;
+use std::fs::OpenOptions;
+use std::io::{IsTerminal, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use deltran_notification::config::Settings;
+use deltran_notification::webhook::random::SystemRandom;
+use deltran_notification::webhook::vault::fresh_key;
 use deltran_runtime::boot::{Listeners, stop_signal};
 use deltran_runtime::config::{Config, LogFormat, Telemetry};
 use deltran_runtime::embedded::{self, Embedded};
@@ -86,12 +91,42 @@ pub async fn run(args: UpArgs, out: Output) -> Result<(), Problem> {
     config.nats.url = servers.nats_url().to_owned();
     config.database.url = servers.database_url().to_owned();
     notes.extend(servers.notes().iter().cloned());
+    config.set_where_unset("reporting", "directory", args.data.join("reports").display().to_string());
+    if let Err(problem) = prepare_webhooks(&mut config, &args.data) {
+        servers.stop().await;
+        return Err(problem);
+    }
 
     let place = Place { data: args.data.clone(), notes, out, private_database };
     let served = engines(config, listeners, place, stop).await;
     // Whatever became of the engines, the servers are not left behind.
     servers.stop().await;
     served
+}
+
+/// Webhooks work without being configured: their secrets are encrypted by a key in the data folder, and they may go to
+/// what listens on this machine.
+fn prepare_webhooks(config: &mut Config, data: &Path) -> Result<(), Problem> {
+    let section = deltran_notification::NAME;
+    config.set_where_unset(section, "allow_loopback", true);
+    let settings: Settings = config.section(section)?;
+    if !settings.master_key.is_empty() || !settings.master_key_file.is_empty() {
+        return Ok(());
+    }
+    let file = std::path::absolute(data.join("notification.key")).map_err(|e| Problem::refused(e.to_string()))?;
+    let failed = |e: &dyn std::fmt::Display| Problem::refused(format!("the key file {}: {e}", file.display()));
+    if !file.exists() {
+        // Whole or not at all: what it encrypts cannot be read without it.
+        let unfinished = file.with_extension("key.unfinished");
+        let key = fresh_key(&SystemRandom::default()).map_err(|e| failed(&e))?;
+        let mut new = OpenOptions::new();
+        let new = new.write(true).create(true).truncate(true).mode(0o600).open(&unfinished);
+        let mut new = new.map_err(|e| failed(&e))?;
+        writeln!(new, "{key}").and_then(|()| new.sync_all()).map_err(|e| failed(&e))?;
+        std::fs::rename(&unfinished, &file).map_err(|e| failed(&e))?;
+    }
+    config.set_where_unset(section, "master_key_file", file.display().to_string());
+    Ok(())
 }
 
 /// What is said about where everything is.
@@ -164,6 +199,9 @@ fn announce(config: &Config, endpoint: &Endpoint, place: &Place) {
         "names are screened against the list that ships with the product until `deltran list load` replaces it"
             .to_owned(),
     ];
+    if config.section::<Settings>(deltran_notification::NAME).is_ok_and(|settings| settings.allow_loopback) {
+        lines.push("webhooks may go to this machine, over http too (notification.allow_loopback)".to_owned());
+    }
     lines.extend(place.notes.iter().map(|note| format!("note: {note}")));
     lines.push("ready".to_owned());
     say(&lines.join("\n"));

@@ -5,8 +5,8 @@ BEGIN
     RAISE EXCEPTION '% is append-only', TG_TABLE_NAME USING ERRCODE = 'restrict_violation';
 END $$;
 
--- Rises with every approval and every breaker that is set. Whoever changes what is in force locks this
--- row first; other processes see by it that they must read anew.
+-- Rises with every approval, every limit that takes effect and every breaker that is set. Whoever changes
+-- what is in force locks this row first; other processes see by it that they must read anew.
 CREATE TABLE gate (
     one     boolean PRIMARY KEY DEFAULT true CHECK (one),
     version bigint NOT NULL DEFAULT 0 CHECK (version >= 0)
@@ -14,28 +14,48 @@ CREATE TABLE gate (
 INSERT INTO gate DEFAULT VALUES;
 
 CREATE TABLE limits (
-    limit_id     uuid PRIMARY KEY,
-    kind         text NOT NULL CHECK (kind IN ('NET_DEBIT_CAP', 'SINGLE_TRANSACTION_MAXIMUM')),
-    participant  text,
-    currency     text NOT NULL,
-    amount       numeric(38,0) NOT NULL CHECK (amount >= 0),
-    reason       text NOT NULL,
-    state        text NOT NULL CHECK (state IN ('PROPOSED', 'APPROVED', 'ACTIVE', 'SUPERSEDED')),
-    proposed_by  text NOT NULL,
-    approved_by  text,
-    proposed_at  bigint NOT NULL,
-    effective_at bigint,
-    approval     bigint NOT NULL DEFAULT 0,
-    refusal      text,
-    CHECK (kind <> 'NET_DEBIT_CAP' OR participant IS NOT NULL),
+    limit_id       uuid PRIMARY KEY,
+    kind           text NOT NULL CHECK (kind IN ('NET_DEBIT_CAP', 'SINGLE_TRANSACTION_MAXIMUM', 'BILATERAL',
+                                                 'CORRIDOR_MAXIMUM', 'CORRIDOR_GROSS', 'RATE')),
+    participant    text,
+    counterparty   text,
+    corridor       text,
+    currency       text,
+    amount         numeric(38,0) CHECK (amount >= 0),
+    transactions   bigint CHECK (transactions > 0),
+    window_seconds integer CHECK (window_seconds > 0),
+    effective_from bigint,
+    reason         text NOT NULL,
+    state          text NOT NULL
+        CHECK (state IN ('PROPOSED', 'APPROVED', 'ACTIVE', 'SUPERSEDED', 'REJECTED', 'WITHDRAWN')),
+    proposed_by    text NOT NULL,
+    approved_by    text,
+    proposed_at    bigint NOT NULL,
+    due_at         bigint,
+    effective_at   bigint,
+    approval       bigint NOT NULL DEFAULT 0,
+    refusal        text,
+    ended_by       text,
+    ended_reason   text,
+    CHECK (kind NOT IN ('NET_DEBIT_CAP', 'BILATERAL') OR participant IS NOT NULL),
+    CHECK ((kind = 'BILATERAL') = (counterparty IS NOT NULL)),
+    CHECK ((kind IN ('CORRIDOR_MAXIMUM', 'CORRIDOR_GROSS')) = (corridor IS NOT NULL)),
+    CHECK (kind NOT IN ('CORRIDOR_MAXIMUM', 'CORRIDOR_GROSS') OR participant IS NULL),
+    CHECK ((kind = 'RATE') = (amount IS NULL) AND (amount IS NULL) = (currency IS NULL)),
+    CHECK ((kind = 'RATE') = (transactions IS NOT NULL) AND (transactions IS NULL) = (window_seconds IS NULL)),
     -- Four eyes, whatever a program does.
-    CHECK (state = 'PROPOSED' OR (approved_by IS NOT NULL AND lower(approved_by) <> lower(proposed_by))),
-    CHECK ((effective_at IS NOT NULL) = (state IN ('ACTIVE', 'SUPERSEDED')))
+    CHECK (state IN ('PROPOSED', 'REJECTED', 'WITHDRAWN')
+           OR (approved_by IS NOT NULL AND lower(approved_by) <> lower(proposed_by))),
+    CHECK ((effective_at IS NOT NULL) = (state IN ('ACTIVE', 'SUPERSEDED'))),
+    CHECK (state <> 'APPROVED' OR due_at IS NOT NULL),
+    CHECK ((state IN ('REJECTED', 'WITHDRAWN')) = (ended_by IS NOT NULL))
 );
 
 -- One limit in force for each thing that is limited.
-CREATE UNIQUE INDEX limits_in_force ON limits (kind, coalesce(participant, ''), currency) WHERE state = 'ACTIVE';
-CREATE INDEX limits_on_their_way ON limits (approval) WHERE state = 'APPROVED';
+CREATE UNIQUE INDEX limits_in_force ON limits
+    (kind, coalesce(participant, ''), coalesce(counterparty, ''), coalesce(corridor, ''), coalesce(currency, ''))
+    WHERE state = 'ACTIVE';
+CREATE INDEX limits_waiting ON limits (due_at, approval) WHERE state = 'APPROVED';
 CREATE INDEX limits_of_participant ON limits (participant, limit_id);
 
 -- Every step of every limit, for ever.
@@ -51,20 +71,24 @@ CREATE INDEX limit_step_limit ON limit_step (limit_id, step);
 
 CREATE TABLE breaker (
     scope      text PRIMARY KEY,
-    state      text NOT NULL CHECK (state IN ('CLOSED', 'OPEN')),
+    state      text NOT NULL CHECK (state IN ('CLOSED', 'OPEN', 'HALF_OPEN', 'REDUCING')),
+    trigger    text NOT NULL CHECK (trigger IN ('MANUAL', 'REJECT_RATE', 'VOLUME_SPIKE', 'STALE_DATA', 'PROBES')),
     reason     text NOT NULL,
     changed_by text NOT NULL,
-    changed_at bigint NOT NULL
+    changed_at bigint NOT NULL,
+    open_until bigint
 );
 
--- Every command that set a breaker, with what it led to, for ever.
+-- Every change of a breaker, by hand under its command's id, with what it led to, for ever.
 CREATE TABLE breaker_command (
     command_id uuid PRIMARY KEY,
     scope      text NOT NULL,
-    state      text NOT NULL CHECK (state IN ('CLOSED', 'OPEN')),
+    state      text NOT NULL,
+    trigger    text NOT NULL,
     reason     text NOT NULL,
     changed_by text NOT NULL,
-    changed_at bigint NOT NULL
+    changed_at bigint NOT NULL,
+    open_until bigint
 );
 
 REVOKE DELETE, TRUNCATE ON limits, breaker FROM deltran_risk;

@@ -4,18 +4,25 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use deltran_events::data::risk::{BreakerClosed, BreakerOpened, LimitChanged, LimitProposed};
-use deltran_kernel::{Clock, CommandId};
+use deltran_events::data::risk::{
+    LimitChanged, LimitProposed, LimitRejected, LimitWithdrawn, RateLimitChanged, RateLimitProposed,
+};
+use deltran_kernel::{Clock, CommandId, IdSource, Timestamp};
 use deltran_messaging::{Door, DoorTx, Outgoing};
 use deltran_runtime::{DbError, EngineContext, Failure, FailureKind};
+use sqlx::PgConnection;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::config::Checked;
 use crate::domain::Outcome;
-use crate::domain::breaker::{self, Breaker, BreakerError, BreakerState, SetBreaker};
-use crate::domain::limit::{self, Ledger, Limit, LimitError, LimitState, Proposal};
+use crate::domain::breaker::{self, Breaker, BreakerError, SetBreaker};
+use crate::domain::limit::{self, End, Ledger, Limit, LimitError, LimitState, Proposal, Value};
 use crate::gate::Gate;
 use crate::store;
+
+/// In whose name the engine acts by itself.
+pub const USER: &str = "risk-engine";
 
 /// Looks whether another process has brought a limit to the ledger, where no signal arrives.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
@@ -46,6 +53,9 @@ impl From<CommandError> for Failure {
                 LimitError::SameUser { proposed_by, approved_by, .. } => {
                     Self::unauthorised(text).with("proposed_by", proposed_by).with("approved_by", approved_by)
                 }
+                LimitError::WrongUser { proposed_by, .. } => {
+                    Self::unauthorised(text).with("proposed_by", proposed_by)
+                }
                 LimitError::WrongState { state, .. } => Self::wrong_state(text, state.as_str()),
                 LimitError::Refused { refusal, .. } => {
                     Self::wrong_state(text, LimitState::Proposed.as_str()).with("refusal", refusal)
@@ -70,25 +80,29 @@ pub struct By {
 
 /// Carries out the commands of the engine.
 pub struct Desk {
-    pub(crate) door: Door,
-    pub(crate) gate: Gate,
+    /// The way to write.
+    pub door: Door,
+    /// The gate's memory.
+    pub gate: Gate,
     pub(crate) clock: Arc<dyn Clock>,
-    approve_wait: Duration,
+    pub(crate) ids: Arc<dyn IdSource>,
+    pub(crate) settings: Checked,
     /// A limit was approved: the driver has work.
-    pub(crate) approved: Notify,
+    pub(crate) approved: Arc<Notify>,
     /// The driver has an answer of the ledger.
     pub(crate) answered: Notify,
 }
 
 impl Desk {
     /// The desk of an engine.
-    pub fn new(context: &EngineContext, door: Door, gate: Gate, approve_wait: Duration) -> Self {
+    pub fn new(context: &EngineContext, door: Door, gate: Gate, settings: Checked) -> Self {
         Self {
             door,
             gate,
             clock: context.clock.clone(),
-            approve_wait,
-            approved: Notify::new(),
+            ids: context.ids.clone(),
+            settings,
+            approved: Arc::default(),
             answered: Notify::new(),
         }
     }
@@ -108,28 +122,19 @@ impl Desk {
             let stored = store::lock_limit(&mut tx, proposal.limit_id).await?;
             return Ok(limit::propose(stored.as_ref(), proposal, &by.user, at)?);
         }
-        let event = LimitProposed {
-            limit_id: proposal.limit_id,
-            kind: proposal.kind,
-            participant: proposal.participant,
-            amount: proposal.amount.into(),
-            currency: proposal.amount.currency(),
-            proposed_by: by.user.clone(),
-            reason: proposal.reason.clone(),
-        };
-        let event = of(new, Outgoing::new(event, proposal.limit_id, &by.user).traced(by.trace.clone()));
-        tx.commit(&[event]).await?;
+        tx.commit(&[proposed(new, by)]).await?;
         Ok(outcome)
     }
 
-    /// Approves a limit. A maximum is in force when this returns; a cap is once the ledger took it, for
-    /// which this waits a while. The answer shows the state so far.
+    /// Approves a limit. It is in force when this returns where it is due; a cap is once the ledger took it,
+    /// for which this waits a while. The answer shows the state so far.
     ///
     /// # Errors
     /// `not_found`, `unauthorised` for the proposer, `wrong_state`, also where the ledger refuses the cap.
     pub async fn approve(&self, id: CommandId, by: &By) -> Result<Limit, Failure> {
         let limit = self.approve_now(id, by).await?.into_inner();
-        if limit.state != LimitState::Approved {
+        let on_its_way = limit.due_at.is_some_and(|due| due <= self.clock.now());
+        if limit.state != LimitState::Approved || !on_its_way {
             self.gate.reload().await?;
             return Ok(limit);
         }
@@ -141,21 +146,67 @@ impl Desk {
         let at = self.clock.now();
         let mut tx = self.door.begin("command").await?;
         let approval = store::lock_version(&mut tx).await? + 1;
+        // What was due before comes before.
+        let mut events = activate_due(&mut tx, at).await?;
         let limit = store::lock_limit(&mut tx, id).await?.ok_or(LimitError::NotFound(id))?;
         let outcome = limit::approve(&limit, &by.user, at, approval)?;
         if let Outcome::Executed(next) = &outcome {
             store::set_version(&mut tx, approval).await?;
-            store::save_limit(&mut tx, next, &by.user, at).await?;
-            let events = changed(next, by.trace.clone());
+            store::save_limit(&mut tx, next, &by.user, "", at).await?;
+            events.extend(changed(next, by.trace.clone()));
             tx.commit(&events).await?;
         }
         Ok(outcome)
     }
 
+    /// Turns a proposal down or takes it back.
+    ///
+    /// # Errors
+    /// `not_found`, `unauthorised` where it is not that user's to do, `wrong_state`.
+    pub async fn end(&self, id: CommandId, how: End, reason: &str, by: &By) -> Result<Outcome<Limit>, CommandError> {
+        let at = self.clock.now();
+        let mut tx = self.door.begin("command").await?;
+        let version = store::lock_version(&mut tx).await? + 1;
+        let limit = store::lock_limit(&mut tx, id).await?.ok_or(LimitError::NotFound(id))?;
+        let outcome = limit::end(&limit, how, &by.user, reason, at)?;
+        if let Outcome::Executed(next) = &outcome {
+            // One that waited for its time is known to every process.
+            if limit.state == LimitState::Approved {
+                store::set_version(&mut tx, version).await?;
+            }
+            store::save_limit(&mut tx, next, &by.user, reason, at).await?;
+            let (user, reason) = (by.user.clone(), reason.to_owned());
+            let event = match how {
+                End::Reject => {
+                    let event = LimitRejected { limit_id: id, rejected_by: user.clone(), reason };
+                    Outgoing::new(event, id, user)
+                }
+                End::Withdraw => {
+                    let event = LimitWithdrawn { limit_id: id, withdrawn_by: user.clone(), reason };
+                    Outgoing::new(event, id, user)
+                }
+            };
+            tx.commit(&[of(next, event).traced(by.trace.clone())]).await?;
+        }
+        Ok(outcome)
+    }
+
+    /// Brings approved limits into force whose time has come, in a transaction of the driver that begins with
+    /// the check of its lease. Processes that know them have done so by themselves at that time.
+    pub async fn activate(&self, mut tx: DoorTx, at: Timestamp) -> Result<(), DbError> {
+        let version = store::lock_version(&mut tx).await? + 1;
+        let events = activate_due(&mut tx, at).await?;
+        if !events.is_empty() {
+            store::set_version(&mut tx, version).await?;
+            tx.commit(&events).await?;
+        }
+        Ok(())
+    }
+
     /// Waits until the ledger has answered, at most for the configured time.
     async fn wait(&self, mut limit: Limit) -> Result<Limit, CommandError> {
         let (id, approval) = (limit.proposal.limit_id, limit.approval);
-        let deadline = Instant::now() + self.approve_wait;
+        let deadline = Instant::now() + self.settings.approve_wait;
         loop {
             let answered = self.answered.notified();
             tokio::pin!(answered);
@@ -189,12 +240,14 @@ impl Desk {
     /// check of its lease.
     pub(crate) async fn ledger_answered(&self, mut tx: DoorTx, asked: &Limit, ledger: &Ledger) -> Result<(), DbError> {
         let at = self.clock.now();
+        let version = store::lock_version(&mut tx).await? + 1;
         let Some(limit) = store::lock_limit(&mut tx, asked.proposal.limit_id).await? else { return Ok(()) };
         if limit.approval != asked.approval {
             return Ok(());
         }
         let Some(next) = limit::answered(&limit, ledger, at) else { return Ok(()) };
-        store::save_limit(&mut tx, &next, "risk-engine", at).await?;
+        store::set_version(&mut tx, version).await?;
+        store::save_limit(&mut tx, &next, USER, next.refusal.as_deref().unwrap_or_default(), at).await?;
         tx.commit(&changed(&next, None)).await?;
         self.answered.notify_waiters();
         Ok(())
@@ -216,29 +269,28 @@ impl Desk {
         let mut tx = self.door.begin("command").await?;
         let version = store::lock_version(&mut tx).await? + 1;
         let earlier = store::find_breaker_command(&mut tx, command.command_id).await?;
-        let present = store::find_breaker(&mut tx, command.scope).await?;
+        let present = store::lock_breaker(&mut tx, command.scope).await?;
         let outcome = breaker::set(earlier.as_ref(), present.as_ref(), command, &by.user, at)?;
         if let Outcome::Executed(next) = &outcome {
             store::set_version(&mut tx, version).await?;
             store::save_breaker(&mut tx, command.command_id, next).await?;
-            let Breaker { scope, reason, changed_by, .. } = next.clone();
-            let scope = scope.to_string();
-            let event = match next.state {
-                BreakerState::Open => {
-                    Outgoing::new(BreakerOpened { scope, reason, changed_by }, command.command_id, &by.user)
-                }
-                BreakerState::Closed => {
-                    Outgoing::new(BreakerClosed { scope, reason, changed_by }, command.command_id, &by.user)
-                }
-            };
-            let event = match next.scope {
-                breaker::Scope::Participant(participant) => event.of(participant),
-                _ => event,
-            };
+            let event = crate::watch::breaker_event(next, self.settings.recovery.probes, command.command_id);
             tx.commit(&[event.traced(by.trace.clone())]).await?;
         }
         Ok(outcome)
     }
+}
+
+/// Brings approved limits into force whose time has come; what is published of it. The gate's version must be
+/// locked.
+async fn activate_due(tx: &mut PgConnection, at: Timestamp) -> Result<Vec<Outgoing>, DbError> {
+    let mut events = Vec::new();
+    for limit in store::due_limits(tx, at).await? {
+        let Some(next) = limit::activate(&limit, at) else { continue };
+        store::save_limit(tx, &next, USER, "", at).await?;
+        events.extend(changed(&next, None));
+    }
+    Ok(events)
 }
 
 fn of(limit: &Limit, event: Outgoing) -> Outgoing {
@@ -248,23 +300,78 @@ fn of(limit: &Limit, event: Outgoing) -> Outgoing {
     }
 }
 
+fn proposed(new: &Limit, by: &By) -> Outgoing {
+    let Proposal { limit_id, kind, participant, counterparty, corridor, value, effective_from, reason } =
+        new.proposal.clone();
+    let proposed_by = by.user.clone();
+    let event = match value {
+        Value::Amount(amount) => {
+            let event = LimitProposed {
+                limit_id,
+                kind,
+                participant,
+                amount: amount.into(),
+                currency: amount.currency(),
+                proposed_by,
+                reason,
+                counterparty,
+                corridor: corridor.map(|c| c.to_string()),
+                effective_at: effective_from,
+            };
+            Outgoing::new(event, limit_id, &by.user)
+        }
+        Value::Rate(rate) => {
+            let event = RateLimitProposed {
+                limit_id,
+                participant,
+                transactions: rate.transactions,
+                window_seconds: rate.window_seconds,
+                proposed_by,
+                reason,
+                effective_at: effective_from,
+            };
+            Outgoing::new(event, limit_id, &by.user)
+        }
+    };
+    of(new, event).traced(by.trace.clone())
+}
+
 /// What is published about a limit that has come into force; nothing before.
 fn changed(limit: &Limit, trace: Option<String>) -> Vec<Outgoing> {
-    if limit.state != LimitState::Active {
-        return Vec::new();
-    }
-    let proposal = &limit.proposal;
+    let (LimitState::Active, Some(effective_at)) = (limit.state, limit.effective_at) else { return Vec::new() };
+    let Proposal { limit_id, kind, participant, counterparty, corridor, value, .. } = limit.proposal.clone();
+    let proposed_by = limit.proposed_by.clone();
     let approved_by = limit.approved_by.clone().unwrap_or_default();
-    let event = LimitChanged {
-        limit_id: proposal.limit_id,
-        kind: proposal.kind,
-        participant: proposal.participant,
-        amount: proposal.amount.into(),
-        currency: proposal.amount.currency(),
-        proposed_by: limit.proposed_by.clone(),
-        approved_by: approved_by.clone(),
+    let event = match value {
+        Value::Amount(amount) => {
+            let event = LimitChanged {
+                limit_id,
+                kind,
+                participant,
+                amount: amount.into(),
+                currency: amount.currency(),
+                proposed_by,
+                approved_by: approved_by.clone(),
+                counterparty,
+                corridor: corridor.map(|c| c.to_string()),
+                effective_at: Some(effective_at),
+            };
+            Outgoing::new(event, limit_id, approved_by)
+        }
+        Value::Rate(rate) => {
+            let event = RateLimitChanged {
+                limit_id,
+                participant,
+                transactions: rate.transactions,
+                window_seconds: rate.window_seconds,
+                proposed_by,
+                approved_by: approved_by.clone(),
+                effective_at,
+            };
+            Outgoing::new(event, limit_id, approved_by)
+        }
     };
-    vec![of(limit, Outgoing::new(event, proposal.limit_id, approved_by).traced(trace))]
+    vec![of(limit, event).traced(trace)]
 }
 
 /// A failure of the ledger that will be the same however often it is asked.

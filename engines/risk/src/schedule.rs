@@ -1,29 +1,55 @@
-//! Two workers: one keeps the limits and breakers in memory current, the other brings approved caps to
-//! the ledger.
+//! Workers: two keep the gate's memory current, two are singletons by lease that bring limits into force and
+//! watch over breakers and alarms.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use deltran_api::platform::v1::GetStatusRequest;
+use deltran_api::platform::v1::platform_service_client::PlatformServiceClient;
 use deltran_api::token::v1::SetLimitRequest;
 use deltran_api::token::v1::token_service_client::TokenServiceClient;
-use deltran_runtime::lease::Epoch;
+use deltran_runtime::lease::{Epoch, Pace, RoundError};
 use deltran_runtime::{DbError, EngineContext, Failure, wire};
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::limit::{Ledger, Limit};
+use crate::domain::limit::{Ledger, Limit, Value};
 use crate::handle::{Desk, is_definite};
 use crate::store;
+use crate::watch::Watch;
 
 const COMPARE_EVERY: Duration = Duration::from_secs(1);
-/// Looks for approvals that another process wrote.
-const POLL: Duration = Duration::from_millis(500);
-/// The longest pause while the ledger does not answer.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Looks for approvals that another process wrote, and for limits whose time has come.
+const LIMITS: Pace =
+    Pace { every: Duration::from_millis(500), longest: Duration::from_secs(5), alert: "risk_limits_wait" };
+const WATCH: Pace =
+    Pace { every: Duration::from_secs(1), longest: Duration::from_secs(5), alert: "risk_watch_stands" };
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Keeps the limits and breakers current until shutdown.
+/// Keeps the memory of the gate current until shutdown.
 pub async fn keep_gate(context: EngineContext, desk: Arc<Desk>, stop: CancellationToken) {
+    let mut ticks = tokio::time::interval(COMPARE_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            () = desk.gate.behind.notified() => {}
+            () = stop.cancelled() => return,
+        }
+        match desk.gate.reload().await {
+            Ok(()) => context.health.ready(crate::GATE),
+            Err(error) => context.health.not_ready(crate::GATE, error.to_string()),
+        }
+        context.metrics.alert("risk_rules_stale", desk.gate.current().is_err());
+        let needed = !desk.gate.counted_scopes().is_empty();
+        context.metrics.alert("risk_positions_stale", needed && desk.gate.is_known().is_err());
+        context.metrics.queue_depth.with_label_values(&["risk_under_way"]).set(desk.gate.under_way() as i64);
+    }
+}
+
+/// Asks the ledger for the number of its last event until shutdown, so that it is known when everything up
+/// to that moment is counted.
+pub async fn keep_marks(context: EngineContext, desk: Arc<Desk>, stop: CancellationToken) {
     let mut ticks = tokio::time::interval(COMPARE_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -31,22 +57,44 @@ pub async fn keep_gate(context: EngineContext, desk: Arc<Desk>, stop: Cancellati
             _ = ticks.tick() => {}
             () = stop.cancelled() => return,
         }
-        match desk.gate.reload().await {
-            Ok(()) => context.health.ready(crate::GATE),
-            Err(error) => context.health.not_ready(crate::GATE, error.to_string()),
+        let (asked, instant) = desk.gate.moment();
+        match last_event(&context).await {
+            Ok((producer, number)) => desk.gate.mark(asked, instant, producer, number),
+            // How far behind this leaves counted data is told by the gate.
+            Err(failure) => tracing::debug!(error = %failure, "the ledger does not tell its last event"),
         }
-        let stale = desk.gate.current().is_err();
-        context.metrics.alert("risk_rules_stale", stale);
     }
 }
 
-/// Brings approved caps to the ledger while this process holds the lease.
+async fn last_event(context: &EngineContext) -> Result<(String, u64), Failure> {
+    let mut client = PlatformServiceClient::new(context.peers.to(crate::NAME, "token")?);
+    let answer = tokio::time::timeout(CALL_TIMEOUT, client.get_status(GetStatusRequest {})).await;
+    let status = answer.map_err(|_| Failure::unavailable("the token engine does not answer in time"))??.into_inner();
+    let token = status.engines.into_iter().find(|engine| engine.engine == "token");
+    let token = token.ok_or_else(|| Failure::unavailable("peers.token is no token engine"))?;
+    Ok((token.producer, token.assigned))
+}
+
+/// Brings approved limits into force while this process holds the lease: caps at the ledger, others here.
 pub async fn drive_limits(context: EngineContext, desk: Arc<Desk>, stop: CancellationToken) {
+    let wake = desk.approved.clone();
     let lease = context.lease("limits");
     lease
-        .run(stop, move |epoch, term| {
+        .rounds(stop, LIMITS, wake, move |epoch| {
             let driver = Driver { context: context.clone(), desk: desk.clone(), epoch };
-            async move { driver.run(term).await }
+            async move { driver.round().await }
+        })
+        .await;
+}
+
+/// Watches over breakers, alarms and snapshots while this process holds the lease.
+pub async fn keep_watch(context: EngineContext, desk: Arc<Desk>, stop: CancellationToken) {
+    let watch = Arc::new(Watch::new(desk.clone()));
+    let lease = context.lease("watch");
+    lease
+        .rounds(stop, WATCH, Arc::default(), move |epoch| {
+            let (watch, desk) = (watch.clone(), desk.clone());
+            async move { Ok(watch.round(Some(&epoch), desk.clock.now(), desk.gate.behind_for()).await?) }
         })
         .await;
 }
@@ -58,43 +106,27 @@ struct Driver {
 }
 
 impl Driver {
-    async fn run(self, term: CancellationToken) {
-        let mut failures = 0u32;
-        while !term.is_cancelled() {
-            match self.round().await {
-                Ok(()) => failures = 0,
-                Err(RoundError::Db(DbError::NotLeader)) => return,
-                Err(error) => {
-                    failures += 1;
-                    if failures.is_power_of_two() {
-                        tracing::warn!(%error, failures, "approved limits wait");
-                    }
-                }
-            }
-            self.context.metrics.alert("risk_limits_wait", failures > 3);
-            let pause = POLL.saturating_mul(1 << failures.min(4)).min(LONGEST_PAUSE);
-            tokio::select! {
-                () = self.desk.approved.notified() => {}
-                () = tokio::time::sleep(pause) => {}
-                () = term.cancelled() => {}
-            }
-        }
+    async fn begin(&self, name: &'static str) -> Result<deltran_messaging::DoorTx, DbError> {
+        let mut tx = self.desk.door.begin(name).await?;
+        self.epoch.check(&mut tx).await?;
+        Ok(tx)
     }
 
-    /// One round over all approved caps, in the order of their approvals: a later cap of a participant and
-    /// currency never overtakes an earlier one (R4).
+    /// One round over all approved limits whose time has come. A later cap of a participant and currency never
+    /// overtakes an earlier one (R5).
     async fn round(&self) -> Result<(), RoundError> {
+        let at = self.desk.clock.now();
+        self.desk.activate(self.begin("limits_due").await?, at).await?;
         let mut waiting = BTreeSet::new();
         let mut unknown = None;
-        for limit in store::limits_on_their_way(self.desk.door.db()).await? {
+        for limit in store::caps_on_their_way(self.desk.door.db(), at).await? {
             let key = limit.proposal.key();
             if waiting.contains(&key) {
                 continue;
             }
             match self.ask(&limit).await {
                 Ok(ledger) => {
-                    let mut tx = self.desk.door.begin("limit_answered").await?;
-                    self.epoch.check(&mut tx).await?;
+                    let tx = self.begin("limit_answered").await?;
                     self.desk.ledger_answered(tx, &limit, &ledger).await?;
                 }
                 Err(failure) => {
@@ -103,16 +135,22 @@ impl Driver {
                 }
             }
         }
-        unknown.map_or(Ok(()), |failure| Err(RoundError::Ledger(failure)))
+        match unknown {
+            Some(failure) => Err(RoundError::Later(format!("the ledger's answer is not known: {failure}"))),
+            None => Ok(()),
+        }
     }
 
     /// Asks the ledger to enforce a cap. Asking again under the limit's id is harmless.
     async fn ask(&self, limit: &Limit) -> Result<Ledger, Failure> {
+        let Value::Amount(cap) = limit.proposal.value else {
+            return Ok(Ledger::Refused("a net debit cap is an amount".to_owned()));
+        };
         let mut client = TokenServiceClient::new(self.context.peers.to(crate::NAME, "token")?);
         let request = SetLimitRequest {
             command_id: limit.proposal.limit_id.to_string(),
             participant: limit.proposal.participant.map(|p| p.to_string()).unwrap_or_default(),
-            net_debit_cap: Some(wire::to_money(limit.proposal.amount)),
+            net_debit_cap: Some(wire::to_money(cap)),
         };
         match tokio::time::timeout(CALL_TIMEOUT, client.set_limit(request)).await {
             Ok(Ok(_)) => Ok(Ledger::Taken),
@@ -123,13 +161,4 @@ impl Driver {
             Err(_) => Err(Failure::unavailable("the token engine does not answer in time")),
         }
     }
-}
-
-/// Why a round was not whole.
-#[derive(Debug, thiserror::Error)]
-enum RoundError {
-    #[error(transparent)]
-    Db(#[from] DbError),
-    #[error("the ledger's answer is not known: {0}")]
-    Ledger(Failure),
 }

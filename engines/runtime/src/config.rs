@@ -12,7 +12,8 @@ use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
 /// Names of the sections that belong to engines.
-pub const ENGINE_SECTIONS: [&str; 6] = ["token", "compliance", "clearing", "settlement", "risk", "audit"];
+pub const ENGINE_SECTIONS: [&str; 8] =
+    ["token", "compliance", "clearing", "settlement", "risk", "notification", "reporting", "audit"];
 
 /// Why the configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +61,8 @@ pub struct Config {
     clearing: Table,
     settlement: Table,
     risk: Table,
+    notification: Table,
+    reporting: Table,
     audit: Table,
 }
 
@@ -143,6 +146,8 @@ impl Default for Config {
             clearing: Table::new(),
             settlement: Table::new(),
             risk: Table::new(),
+            notification: Table::new(),
+            reporting: Table::new(),
             audit: Table::new(),
         }
     }
@@ -247,6 +252,8 @@ impl Config {
             "clearing" => &self.clearing,
             "settlement" => &self.settlement,
             "risk" => &self.risk,
+            "notification" => &self.notification,
+            "reporting" => &self.reporting,
             "audit" => &self.audit,
             other => {
                 return Err(ConfigError::Invalid {
@@ -259,6 +266,23 @@ impl Config {
             origin: format!("section [{engine}]"),
             cause: e.to_string(),
         })
+    }
+
+    /// Sets a key of an engine's section, where neither the file nor the environment did. For what a program
+    /// knows by itself, such as a file in its data folder.
+    pub fn set_where_unset(&mut self, engine: &str, key: &str, value: impl Into<Value>) {
+        let table = match engine {
+            "token" => &mut self.token,
+            "compliance" => &mut self.compliance,
+            "clearing" => &mut self.clearing,
+            "settlement" => &mut self.settlement,
+            "risk" => &mut self.risk,
+            "notification" => &mut self.notification,
+            "reporting" => &mut self.reporting,
+            "audit" => &mut self.audit,
+            _ => return,
+        };
+        table.entry(key).or_insert_with(|| value.into());
     }
 
     /// The database URL of an engine.

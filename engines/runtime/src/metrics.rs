@@ -57,7 +57,7 @@ metrics! {
     outbox_confirmed: IntGaugeVec = "deltran_outbox_confirmed" ["engine"];
     /// Failed publishes, by what was wrong.
     publish_failures: IntCounterVec = "deltran_publish_failures_total" ["engine", "reason"];
-    /// Events consumed, by what became of them: applied, duplicate, dead_letter, retry.
+    /// Events consumed, by what became of them: applied, duplicate, unread, dead_letter, retry.
     consumed: IntCounterVec = "deltran_consumed_total" ["consumer", "result"];
     /// 1 while a consumer that must not skip stands before a message it cannot process.
     consumer_stopped: IntGaugeVec = "deltran_consumer_stopped" ["consumer"];
@@ -75,6 +75,8 @@ metrics! {
     audit_leaves: IntGaugeVec = "deltran_audit_leaves" ["validity"];
     /// Windows by state.
     windows: IntGaugeVec = "deltran_windows" ["state"];
+    /// Attempts to deliver a webhook, by how they ended: ok, or the word of the attempt.
+    webhook_attempts: IntCounterVec = "deltran_webhook_attempts_total" ["result"];
     /// Requests that were malformed, by field.
     malformed: IntCounterVec = "deltran_malformed_total" ["field"];
     /// Seconds of processor time by task group, where measured.

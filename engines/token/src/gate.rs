@@ -9,8 +9,9 @@ use deltran_api::compliance::v1::compliance_service_client::ComplianceServiceCli
 use deltran_api::risk::v1 as risk;
 use deltran_api::risk::v1::risk_service_client::RiskServiceClient;
 use deltran_api::token::v1::Party;
+use deltran_events::data::transactions::SettlementModel;
 use deltran_runtime::peers::Peers;
-use deltran_runtime::wire::to_money;
+use deltran_runtime::wire::{parse_optional, to_money};
 use deltran_runtime::{EngineContext, Failure};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -43,6 +44,7 @@ struct Request {
 #[derive(Clone)]
 pub struct Submissions {
     requests: mpsc::UnboundedSender<Request>,
+    gates: Arc<GateClients>,
     writer: WriterHandle,
 }
 
@@ -64,8 +66,8 @@ pub fn submissions(context: &EngineContext, writer: WriterHandle, settings: Sett
     let (sender, receiver) = mpsc::unbounded_channel();
     let timeout = Duration::from_millis(settings.gate_timeout_ms);
     let gates = Arc::new(GateClients { peers: context.peers.clone(), timeout });
-    let stage = GateStage { requests: receiver, gates, writer: writer.clone(), settings };
-    (Submissions { requests: sender, writer }, stage)
+    let stage = GateStage { requests: receiver, gates: gates.clone(), writer: writer.clone(), settings };
+    (Submissions { requests: sender, gates, writer }, stage)
 }
 
 impl Submissions {
@@ -82,6 +84,14 @@ impl Submissions {
         // A closed channel drops the reply, which the receiver sees.
         let _closed = self.requests.send(Request { drafts, room, reply });
         received(receiver.await)
+    }
+
+    /// What risk says about a transaction that compliance releases.
+    ///
+    /// # Errors
+    /// `unavailable`: it cannot be released now.
+    pub async fn risk_of_release(&self, instruction: &Instruction) -> Result<Gates, Failure> {
+        self.gates.ask_risk(instruction).await
     }
 }
 
@@ -111,7 +121,7 @@ impl GateStage {
         let drafts: Vec<&Draft> = group.iter().flat_map(|r| &r.drafts).collect();
         for chunk in drafts.chunks(self.settings.gate_batch) {
             match self.gates.ask(chunk).await {
-                Ok(gates) => verdicts.extend(gates.into_iter().map(|g| Ok(Box::new(g)))),
+                Ok(gates) => verdicts.extend(gates.into_iter().map(|g| g.map(Box::new))),
                 Err(failure) => {
                     tracing::warn!(error = %failure, transactions = chunk.len(), "a gate did not answer: nothing passes");
                     verdicts.extend(chunk.iter().map(|_| Err(failure.message.clone())));
@@ -135,8 +145,8 @@ impl GateStage {
 }
 
 impl GateClients {
-    /// Asks both gates at once; one verdict per draft, in order.
-    async fn ask(&self, drafts: &[&Draft]) -> Result<Vec<Gates>, Failure> {
+    /// Asks both gates at once; one verdict per draft, in order, or why there is none for now.
+    async fn ask(&self, drafts: &[&Draft]) -> Result<Vec<Result<Gates, String>>, Failure> {
         let screen = async {
             let subjects = drafts.iter().map(|d| screen_subject(d)).collect();
             let mut client = ComplianceServiceClient::new(self.peers.to(crate::NAME, "compliance")?);
@@ -145,18 +155,45 @@ impl GateClients {
             )
         };
         let assess = async {
-            let subjects = drafts.iter().map(|d| assess_subject(d)).collect();
+            let subjects = drafts.iter().map(|d| assess_subject(&d.instruction)).collect();
             let mut client = RiskServiceClient::new(self.peers.to(crate::NAME, "risk")?);
             Ok::<_, Failure>(client.assess_batch(risk::AssessBatchRequest { subjects }).await?.into_inner().verdicts)
         };
         let both = async { tokio::try_join!(screen, assess) };
-        let (screened, assessed) = tokio::time::timeout(self.timeout, both).await.map_err(|_| {
-            Failure::unavailable(format!("a gate did not answer within {} ms", self.timeout.as_millis()))
-        })??;
+        let (screened, assessed) = tokio::time::timeout(self.timeout, both).await.map_err(|_| self.late())??;
         if screened.len() != drafts.len() || assessed.len() != drafts.len() {
             return Err(Failure::unavailable("a gate answered for another number of transactions"));
         }
         drafts.iter().zip(screened).zip(assessed).map(|((draft, s), a)| combine(draft, s, a)).collect()
+    }
+
+    /// Asks risk about a transaction that compliance releases; what it says stands for both gates.
+    async fn ask_risk(&self, i: &Instruction) -> Result<Gates, Failure> {
+        let subject = risk::AssessSubject { release: true, ..assess_subject(i) };
+        let assess = async {
+            let mut client = RiskServiceClient::new(self.peers.to(crate::NAME, "risk")?);
+            let request = risk::AssessBatchRequest { subjects: vec![subject] };
+            Ok::<_, Failure>(client.assess_batch(request).await?.into_inner().verdicts)
+        };
+        let verdicts = tokio::time::timeout(self.timeout, assess).await.map_err(|_| self.late())??;
+        let Ok([verdict]) = <[risk::Verdict; 1]>::try_from(verdicts) else {
+            return Err(Failure::unavailable("risk answered for another number of transactions"));
+        };
+        let released = Gates {
+            decision: ScreeningDecision::Approve,
+            evidence: "released".into(),
+            list_versions: Vec::new(),
+            rule_version: String::new(),
+            screening_score: 0,
+            risk_refusal: None,
+            risk_version: 0,
+            risk_window: None,
+        };
+        add_risk(i, released, verdict)?.map_err(Failure::unavailable)
+    }
+
+    fn late(&self) -> Failure {
+        Failure::unavailable(format!("a gate did not answer within {} ms", self.timeout.as_millis()))
     }
 }
 
@@ -172,20 +209,25 @@ fn screen_subject(draft: &Draft) -> compliance::ScreenSubject {
     }
 }
 
-fn assess_subject(draft: &Draft) -> risk::AssessSubject {
-    let i = &draft.instruction;
+fn assess_subject(i: &Instruction) -> risk::AssessSubject {
     risk::AssessSubject {
         transaction_id: i.id.to_string(),
         payer: i.payer.to_string(),
         payee: i.payee.to_string(),
         amount: Some(to_money(i.amount)),
+        gross: i.model == SettlementModel::Gross,
+        two_phase: i.reserve_for.is_some(),
+        release: false,
     }
 }
 
 /// An answer that is not about this transaction, or has no known word, is no answer.
-fn combine(draft: &Draft, screened: compliance::ScreenResult, assessed: risk::Verdict) -> Result<Gates, Failure> {
-    let id = draft.instruction.id.to_string();
-    if screened.transaction_id != id || assessed.transaction_id != id {
+fn combine(
+    draft: &Draft,
+    screened: compliance::ScreenResult,
+    assessed: risk::Verdict,
+) -> Result<Result<Gates, String>, Failure> {
+    if screened.transaction_id != draft.instruction.id.to_string() {
         return Err(Failure::unavailable("a gate answered for another transaction"));
     }
     let decision = match screened.decision() {
@@ -195,18 +237,34 @@ fn combine(draft: &Draft, screened: compliance::ScreenResult, assessed: risk::Ve
         compliance::Decision::Decline => ScreeningDecision::Decline,
         compliance::Decision::Unspecified => return Err(Failure::unavailable("compliance gave no decision")),
     };
+    let screened = Gates {
+        decision,
+        evidence: screened.evidence,
+        list_versions: screened.list_versions,
+        rule_version: screened.rule_version,
+        screening_score: screened.score,
+        risk_refusal: None,
+        risk_version: 0,
+        risk_window: None,
+    };
+    add_risk(&draft.instruction, screened, assessed)
+}
+
+/// Adds what risk said, or tells that it cannot say now.
+fn add_risk(i: &Instruction, screened: Gates, assessed: risk::Verdict) -> Result<Result<Gates, String>, Failure> {
+    if assessed.transaction_id != i.id.to_string() {
+        return Err(Failure::unavailable("a gate answered for another transaction"));
+    }
+    if !assessed.undecided.is_empty() {
+        return Ok(Err(assessed.undecided));
+    }
+    let risk_window = parse_optional("window_id", &assessed.window_id)
+        .map_err(|_| Failure::unavailable(format!("risk named a window that is none: {:?}", assessed.window_id)))?;
     let risk_refusal = assessed.refusal.map(|refusal| {
         let code = RefusalCode::from_word(&refusal.code)
             .filter(|c| matches!(c, RefusalCode::BreakerOpen | RefusalCode::Limit))
             .ok_or_else(|| Failure::unavailable(format!("risk refused with an unknown code {:?}", refusal.code)))?;
         Ok::<_, Failure>(Refusal { code, message: refusal.message, details: refusal.details })
     });
-    Ok(Gates {
-        decision,
-        evidence: screened.evidence,
-        list_versions: screened.list_versions,
-        rule_version: screened.rule_version,
-        risk_refusal: risk_refusal.transpose()?,
-        risk_version: assessed.version,
-    })
+    Ok(Ok(Gates { risk_refusal: risk_refusal.transpose()?, risk_version: assessed.version, risk_window, ..screened }))
 }

@@ -7,6 +7,7 @@ use deltran_messaging::ranges::Ranges;
 use uuid::Uuid;
 
 use super::leaf::{CONFLICT, Columns, Decoded, derive_again, leaf_hash};
+use super::tree_check::TreeChecker;
 use super::wrapper::wrap;
 
 /// Differences that are described; more are only counted.
@@ -87,6 +88,8 @@ pub struct Checker {
     pub producers: BTreeMap<String, Ranges>,
     /// Positions of leaves, by stream of origin.
     pub streams: BTreeMap<String, Ranges>,
+    /// The tree over the leaves, grown again.
+    pub tree: TreeChecker,
     /// Decided transactions published before the ledger was counted, and before counting had ended.
     pub transactions: (u64, u64),
     counted: Option<Counted>,
@@ -129,7 +132,9 @@ impl Checker {
         self.next = index + 1;
         self.checked += 1;
 
-        if row.leaf_hash != leaf_hash(&row.envelope) {
+        let hash = leaf_hash(&row.envelope);
+        self.tree.leaf(index, hash);
+        if row.leaf_hash != hash {
             self.differs(index, "leaf_hash is not the hash of its envelope");
         }
         if self.recorded_at.is_some_and(|before| row.recorded_at < before) {

@@ -4,10 +4,15 @@
 
 pub mod advisory;
 pub mod check;
+pub mod checkpoint;
 pub mod leaf;
 pub mod letter;
+pub mod merkle;
+pub mod note;
 pub mod report;
 pub mod sequence;
+pub mod tile;
+pub mod tree_check;
 pub mod wrapper;
 
 pub use leaf::{Leaf, LeafHash, leaf_hash};

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use deltran_messaging::ranges::Ranges;
 
 use super::check::Checker;
+use super::merkle::Frontier;
+use super::tree_check;
 
 /// One check of a verification.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,6 +101,42 @@ pub fn rows(checker: &Checker) -> Check {
         None => format!("{} leaves: dense, hashes and derived columns fit", checker.checked),
     };
     Check { name: "rows".into(), ok: checker.differences == 0, detail }
+}
+
+/// The stored tree at one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TreeState {
+    /// Its leaves.
+    pub size: u64,
+    /// Its right edge, as it is kept. `None` where that is not of its size.
+    pub frontier: Option<Frontier>,
+    /// The same, out of the tiles. `None` where they do not have it.
+    pub from_tiles: Option<Frontier>,
+    /// Hashes in all tiles.
+    pub hashes: u64,
+}
+
+/// Whether the stored tree is the one over the leaves.
+pub fn tree(checker: &Checker, state: &TreeState) -> Check {
+    let grown = checker.tree.frontier();
+    let size = state.size;
+    let problem = if let Some(problem) = checker.tree.problem() {
+        Some(problem.to_owned())
+    } else if size < grown.size() {
+        Some(format!("the tree has {size} leaves, the ledger {}", grown.size()))
+    } else if state.frontier.is_none() || state.frontier != state.from_tiles {
+        Some(format!("the tiles do not give the right edge of the tree at size {size}"))
+    } else if state.hashes != tree_check::hashes_of(size) {
+        let expected = tree_check::hashes_of(size);
+        Some(format!("tiles have {} hashes, a tree of {size} leaves has {expected}", state.hashes))
+    } else {
+        None
+    };
+    let ok = problem.is_none();
+    let detail = problem.unwrap_or_else(|| {
+        format!("{} hashes; root at size {}: {}", checker.tree.hashes(), grown.size(), hex::encode(grown.root()))
+    });
+    Check { name: "tree".into(), ok, detail }
 }
 
 /// Whether the ledger's own counters say what its leaves say.

@@ -1,9 +1,7 @@
 //! Appending: a batch of leaves in one transaction, with a fixed number of statements.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
-use async_trait::async_trait;
 use deltran_kernel::Timestamp;
 use deltran_messaging::ranges::Ranges;
 use deltran_runtime::DbError;
@@ -13,14 +11,6 @@ use uuid::Uuid;
 use super::instant::Instant;
 use crate::domain::LeafHash;
 use crate::domain::sequence::{Arrival, Known, Placed, note_positions, sequence, streams_of};
-
-/// What follows leaves into the ledger in the same transaction, such as the tiles of a tree over them.
-#[async_trait]
-pub trait Follower: Send + Sync + 'static {
-    /// Called once per batch that has leaves, after they were written: `first` is the index of the first
-    /// hash. Where it fails, nothing of the batch stands.
-    async fn appended(&self, tx: &mut PgConnection, first: u64, hashes: &[LeafHash]) -> Result<(), DbError>;
-}
 
 /// What a batch left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -44,14 +34,9 @@ pub async fn ensure_partitions(tx: &mut PgConnection, at: Timestamp, days: i32) 
         .await?)
 }
 
-/// Appends what is new among `arrivals`, in their order. The caller holds the lease and commits. The
-/// partition of `now` must be there.
-pub async fn append(
-    tx: &mut PgConnection,
-    arrivals: &[Arrival<'_>],
-    now: Timestamp,
-    followers: &[Arc<dyn Follower>],
-) -> Result<Appended, DbError> {
+/// Appends what is new among `arrivals`, in their order, and grows the tree over it. The caller holds the
+/// lease and commits. The partition of `now` must be there.
+pub async fn append(tx: &mut PgConnection, arrivals: &[Arrival<'_>], now: Timestamp) -> Result<Appended, DbError> {
     let (size, last, invalid): (i64, Instant, i64) =
         sqlx::query_as("SELECT size, recorded_at, invalid FROM log_head FOR UPDATE").fetch_one(&mut *tx).await?;
     let recorded_at = now.max(last.0);
@@ -73,9 +58,7 @@ pub async fn append(
     insert(&mut *tx, size, recorded_at, &leaves).await?;
     insert_raw(&mut *tx, size, recorded_at, &leaves).await?;
     let hashes: Vec<LeafHash> = leaves.iter().map(|placed| placed.leaf.hash).collect();
-    for follower in followers {
-        follower.appended(&mut *tx, first, &hashes).await?;
-    }
+    super::tree::grow(&mut *tx, first, &hashes).await?;
     sqlx::query("UPDATE log_head SET size = $1, recorded_at = $2, invalid = $3, conflicts = conflicts + $4")
         .bind(appended.size as i64)
         .bind(Instant(recorded_at))

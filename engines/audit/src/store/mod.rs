@@ -4,10 +4,12 @@ mod append;
 mod instant;
 mod letters;
 mod read;
+mod tree;
 
-pub use append::{Appended, Follower, append, ensure_partitions};
+pub use append::{Appended, append, ensure_partitions};
 pub use letters::{LetterRow, Letters, NewLetter};
 pub use read::{Filter, Ledger, Row};
+pub use tree::Tree;
 
 /// The consumer whose received ranges tell what stands in the ledger.
 pub const CONSUMER: &str = "audit-engine-consumer";

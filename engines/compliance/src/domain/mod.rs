@@ -3,10 +3,17 @@
 
 #![deny(clippy::float_arithmetic)]
 
+pub mod alert;
+pub mod allowance;
+pub mod case;
 pub mod hold;
 pub mod list;
-pub mod normalise;
+pub mod matcher;
+pub mod monitor;
+pub mod name;
+pub mod rule;
 pub mod screening;
+pub mod window;
 
 /// What became of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]

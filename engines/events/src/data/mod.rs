@@ -4,6 +4,8 @@
 pub mod audit;
 pub mod clearing;
 pub mod compliance;
+pub mod notifications;
+pub mod reporting;
 pub mod risk;
 pub mod settlement;
 pub mod transactions;

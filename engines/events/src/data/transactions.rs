@@ -1,6 +1,6 @@
 //! Events of the token engine.
 
-use deltran_kernel::{Currency, ParticipantId, Timestamp, TransactionId, WindowId, WithdrawalId};
+use deltran_kernel::{Currency, ParticipantId, PostingGroupId, Timestamp, TransactionId, WindowId, WithdrawalId};
 
 use super::{event_data, event_enum};
 use crate::Amount;
@@ -52,6 +52,9 @@ event_data! {
         list_versions: Vec<String>,
         /// Version of the screening rule.
         rule_version: String,
+        /// The best match in ten-thousandths; absent where the transaction was decided before 1.1.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        screening_score: Option<u32>,
         /// Version of the limits and breakers that were asked.
         risk_version: u64,
         /// What was left under the net debit cap after this transaction; absent where no cap applies.
@@ -219,5 +222,35 @@ event_data! {
         digest: String,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         next_window_id: Option<WindowId>,
+    }
+
+    /// Tokens that were locked for what a debtor owes in a window.
+    Earmark { participant: ParticipantId, amount: Amount, }
+
+    /// The ledger locked tokens of net debtors for a sealed window, at the seal or later. More than 400 debtors
+    /// take several events.
+    WindowEarmarked { window_id: WindowId, currency: Currency, earmarks: Vec<Earmark>, }
+
+    /// A leg of a settlement.
+    SettledLeg {
+        participant: ParticipantId,
+        /// What it received; negative: what it paid out of the tokens that were locked for these windows.
+        net: Amount,
+        /// Locked tokens beyond what it paid, which it may spend again.
+        given_back: Amount,
+    }
+
+    /// The ledger posted the settlement of windows: all legs, and every position of these windows is zero. More
+    /// than 200 legs take several events, `part` 1 to `parts`, one after another.
+    SettlementPosted {
+        /// The group of postings.
+        group_id: PostingGroupId,
+        window_ids: Vec<WindowId>,
+        currency: Currency,
+        part: u32,
+        parts: u32,
+        legs: Vec<SettledLeg>,
+        /// When it was posted: the time of finality.
+        posted_at: Timestamp,
     }
 }

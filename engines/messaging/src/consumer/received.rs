@@ -14,11 +14,22 @@ use crate::ranges::Ranges;
 type Unnumbered = (EventId, Vec<u8>);
 
 impl Consumer {
-    /// Marks the duplicates among `deliveries` and records the others as received, in the transaction that
-    /// applies them.
-    pub(super) async fn receive(&self, tx: &mut PgConnection, deliveries: &mut [Delivery]) -> Result<(), ApplyError> {
-        let mut received = self.load_received(&mut *tx, deliveries).await?;
+    /// Marks the duplicates among `deliveries` and records the others as received, and the numbers of what is not
+    /// read, in the transaction that applies them.
+    pub(super) async fn receive(
+        &self,
+        tx: &mut PgConnection,
+        deliveries: &mut [Delivery],
+        unread: &[(String, u64)],
+    ) -> Result<(), ApplyError> {
+        let numbered = deliveries.iter().filter_map(|d| d.producer.as_ref()).chain(unread);
+        let producers: BTreeSet<&str> = numbered.map(|(producer, _)| producer.as_str()).collect();
+        let mut received = self.load_received(&mut *tx, producers.into_iter().collect()).await?;
         let mut touched = BTreeSet::new();
+        for (producer, seq) in unread {
+            received.entry(producer.clone()).or_default().insert(*seq);
+            touched.insert(producer.clone());
+        }
         let mut unnumbered: BTreeSet<Unnumbered> = BTreeSet::new();
         for delivery in &mut *deliveries {
             if let Some((producer, seq)) = &delivery.producer {
@@ -40,11 +51,8 @@ impl Consumer {
     async fn load_received(
         &self,
         tx: &mut PgConnection,
-        deliveries: &[Delivery],
+        producers: Vec<&str>,
     ) -> Result<BTreeMap<String, Ranges>, ApplyError> {
-        let producers: BTreeSet<&str> =
-            deliveries.iter().filter_map(|d| Some(d.producer.as_ref()?.0.as_str())).collect();
-        let producers: Vec<&str> = producers.into_iter().collect();
         let rows: Vec<(String, Vec<i64>)> =
             sqlx::query_as("SELECT producer, ranges FROM received WHERE consumer = $1 AND producer = ANY($2)")
                 .bind(self.spec.name)

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::{ApplyError, Consumer, Step, jittered, pause};
 use crate::broker::BrokerError;
 use crate::dead_letter::{self, DeadLetter};
-use crate::delivery::Delivery;
+use crate::delivery::{Delivery, producer_of};
 
 impl Consumer {
     /// First deliveries go together. A message that came before may be what ended the process then, so
@@ -106,8 +106,13 @@ impl Consumer {
     /// One transaction over a batch; then invalid messages go to the dead letters. Where a consumer must
     /// not skip, one that claims to be from the engine itself stops it instead.
     async fn apply(&self, messages: &[Message], epoch: &Epoch) -> Step {
-        let mut deliveries = Vec::with_capacity(messages.len());
+        let reads = self.handler.reads().await;
+        let (mut deliveries, mut unread) = (Vec::with_capacity(messages.len()), Vec::new());
         for message in messages {
+            if reads.is_some_and(|subjects| !subjects.contains(&message.subject.as_str())) {
+                unread.extend(producer_of(&message.subject, &message.payload, None));
+                continue;
+            }
             match Delivery::read(message) {
                 Ok(delivery) => deliveries.push(delivery),
                 Err(error) => return Step::Later(error.to_string()),
@@ -123,8 +128,9 @@ impl Consumer {
             return Step::Never(format!("{} {}: {}", delivery.stream, delivery.stream_sequence, fault(delivery)));
         }
         let total = deliveries.len();
-        match self.transact(deliveries, epoch).await {
+        match self.transact(deliveries, &unread, epoch).await {
             Ok(applied) => {
+                self.count("unread", unread.len());
                 self.count("applied", applied);
                 self.count("duplicate", total.saturating_sub(applied));
                 if total > 0 {
@@ -145,13 +151,18 @@ impl Consumer {
         Step::Done
     }
 
-    async fn transact(&self, mut deliveries: Vec<Delivery>, epoch: &Epoch) -> Result<usize, ApplyError> {
-        if deliveries.is_empty() {
+    async fn transact(
+        &self,
+        mut deliveries: Vec<Delivery>,
+        unread: &[(String, u64)],
+        epoch: &Epoch,
+    ) -> Result<usize, ApplyError> {
+        if deliveries.is_empty() && unread.is_empty() {
             return Ok(0);
         }
         let mut tx = self.context.db.begin().await?;
         epoch.check(&mut tx).await?;
-        self.receive(&mut tx, &mut deliveries).await?;
+        self.receive(&mut tx, &mut deliveries, unread).await?;
         let applied = deliveries.iter().filter(|d| !d.duplicate).count();
         if !self.handler.raw() {
             deliveries.retain(|d| !d.duplicate);

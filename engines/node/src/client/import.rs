@@ -264,6 +264,7 @@ impl Importer<'_> {
             participant: id.to_string(),
             amount: Some(to_money(cap)),
             reason: "import".into(),
+            ..Default::default()
         };
         let proposer = self.session.risk(self.operator.clone());
         let proposed = again(async || proposer.clone().propose_limit(request.clone()).await).await?.into_inner();
@@ -315,7 +316,7 @@ impl Importer<'_> {
     async fn limit_states(&self, id: ParticipantId) -> Result<BTreeMap<String, String>, Problem> {
         let client = self.session.risk(self.operator.clone());
         let (found, _) = pages(&Rows { limit: 0 }, async |page| {
-            let request = ListLimitsRequest { page, participant: id.to_string(), state: String::new() };
+            let request = ListLimitsRequest { page, participant: id.to_string(), ..Default::default() };
             let answer = client.clone().list_limits(request).await?.into_inner();
             Ok((answer.limits, answer.next_page_token))
         })

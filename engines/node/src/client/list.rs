@@ -51,7 +51,7 @@ pub async fn run(args: ListArgs, client: ClientArgs, out: Output) -> Result<(), 
             let content = read(&file)?;
             let session = Session::open(&client, out).await?;
             let mut client = session.compliance(session.caller(Role::Compliance, "compliance", None)?);
-            let answer = client.load_list(LoadListRequest { source, content }).await?.into_inner();
+            let answer = client.load_list(pieces(source, content)).await?.into_inner();
             session.out.show("deltran.compliance.v1.LoadListResponse", &answer, |a| {
                 let list = a.list.clone().unwrap_or_default();
                 sheet([
@@ -67,11 +67,20 @@ pub async fn run(args: ListArgs, client: ClientArgs, out: Output) -> Result<(), 
         Command::List => {
             let session = Session::open(&client, out).await?;
             let mut client = session.compliance(session.caller(Role::Compliance, "compliance", None)?);
-            let answer = client.list_lists(ListListsRequest {}).await?.into_inner();
+            let answer = client.list_lists(ListListsRequest::default()).await?.into_inner();
             session.out.show("deltran.compliance.v1.ListListsResponse", &answer, lists);
         }
     }
     Ok(())
+}
+
+/// The request in pieces that fit into messages.
+fn pieces(source: String, content: Vec<u8>) -> impl futures::Stream<Item = LoadListRequest> + Send + 'static {
+    let pieces: Vec<LoadListRequest> = content
+        .chunks(1 << 20)
+        .map(|piece| LoadListRequest { source: source.clone(), file: String::new(), content: piece.to_vec() })
+        .collect();
+    futures::stream::iter(pieces)
 }
 
 fn read(file: &std::path::Path) -> Result<Vec<u8>, Problem> {

@@ -1,17 +1,26 @@
 //! The operator's tools: a module per noun, all of them gRPC clients of a running platform.
 
 pub mod account;
+pub mod alert;
 pub mod audit;
 pub mod breaker;
+pub mod case;
 pub mod dlq;
+pub mod endpoint;
+pub mod exposure;
 pub mod hold;
 pub mod import;
 pub mod limit;
 pub mod list;
+pub mod notification;
 pub mod participant;
+pub mod report;
+pub mod report_files;
+pub mod rule;
 pub mod settlement;
 pub mod status;
 pub mod submit;
+pub mod subscription;
 pub mod transaction;
 pub mod window;
 pub mod window_close;
@@ -25,7 +34,9 @@ use deltran_api::audit::v1::dead_letter_service_client::DeadLetterServiceClient;
 use deltran_api::clearing::v1::clearing_service_client::ClearingServiceClient;
 use deltran_api::common::v1::{Money, Page};
 use deltran_api::compliance::v1::compliance_service_client::ComplianceServiceClient;
+use deltran_api::notification::v1::notification_service_client::NotificationServiceClient;
 use deltran_api::platform::v1::platform_service_client::PlatformServiceClient;
+use deltran_api::reporting::v1::reporting_service_client::ReportingServiceClient;
 use deltran_api::risk::v1::risk_service_client::RiskServiceClient;
 use deltran_api::settlement::v1::settlement_service_client::SettlementServiceClient;
 use deltran_api::token::v1::token_service_client::TokenServiceClient;
@@ -234,6 +245,16 @@ impl Session {
     /// The risk engine.
     pub fn risk(&self, caller: Caller) -> RiskServiceClient<Way> {
         RiskServiceClient::new(self.way(caller))
+    }
+
+    /// The notification engine.
+    pub fn notification(&self, caller: Caller) -> NotificationServiceClient<Way> {
+        NotificationServiceClient::new(self.way(caller))
+    }
+
+    /// The reporting engine.
+    pub fn reporting(&self, caller: Caller) -> ReportingServiceClient<Way> {
+        ReportingServiceClient::new(self.way(caller))
     }
 
     /// The compliance engine.

@@ -8,6 +8,7 @@ use deltran_api::token::v1::{Party, Priority, SettlementModel, SubmitTransaction
 
 use super::transaction::{outcome, refusal_of};
 use super::{Session, amount_of, id_or_fresh, word_parser};
+use crate::file::source::Format;
 use crate::file::submit::{Options, submit_file};
 use crate::problem::Problem;
 
@@ -15,40 +16,52 @@ word_parser!(model, SettlementModel);
 word_parser!(priority, Priority);
 
 /// The help after the options.
-pub const HELP: &str = "Columns of a file: end_to_end_id, payer, payee, amount, currency, and where wanted payer_account, \
+pub const HELP: &str = "Columns of a CSV file: end_to_end_id, payer, payee, amount, currency, and where wanted payer_account, \
 payee_account, \
 transaction_id, originator_name, beneficiary_name, model. The header decides; an unknown column is an error. Without \
 transaction_id the id is UUIDv5 of payer and end_to_end_id. A party goes along to screening where its name is given.
 
-A line that cannot be used is reported with its number and the rest goes on. Each payer's lines go over a stream of its own, \
-as that payer. What was not answered is sent again under the same id; after --timeout without progress the command ends with \
-exit code 3, and running it again continues.
+An ISO 20022 file is one pacs.008.001.08 to .12 (FIToFICstmrCdtTrf, SttlmMtd CLRG), by itself or in a business envelope. \
+DbtrAgt and CdtrAgt are payer and payee by their BICFI, where a branch XXX is the head office. The transaction id is the \
+UETR, else UUIDv5 of MsgId, payer, EndToEndId, TxId and InstrId. All of it is read before anything is submitted: where it \
+is cut off, or NbOfTxs, CtrlSum or TtlIntrBkSttlmAmt do not agree, nothing is. Dates and charges are not read: the open \
+window decides. Transactions with parties that would not be screened (UltmtDbtr, InitgPty, UltmtCdtr) or with intermediary \
+agents are refused, each by itself.
 
-Exit code 0: every line was accepted. 1: some were refused or could not be used. 3: no answer, run it again.
+A line or transaction that cannot be used is reported with its line number and the rest goes on. Each payer's go over a \
+stream of its own, as that payer. What was not answered is sent again under the same id; after --timeout without progress \
+the command ends with exit code 3, and running it again continues.
+
+Exit code 0: all were accepted. 1: some were refused or could not be used, or the file was. 3: no answer, run it again.
 
 Examples:
   deltran transaction submit --payer ALFAAEXX --payee BRAVINXX --amount 10.00 --currency USD
   deltran transaction submit --payer ALFAAEXX --payee BRAVINXX --amount 10.00 --currency USD --gross --two-phase
   deltran transaction submit --file day.csv
-  deltran transaction submit --file day.csv --batch 1000 --report refused.csv --json";
+  deltran transaction submit --file day.csv --batch 1000 --report refused.csv --json
+  deltran transaction submit --file pacs008.xml --report refused.csv
+  gunzip -c pacs008.xml.gz | deltran transaction submit --file - --format pacs008";
 
 /// What submitting takes.
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("what").required(true).args(["file", "payer"])))]
 pub struct SubmitArgs {
-    /// A CSV file of transactions
+    /// A file of transactions, CSV or ISO 20022 pacs.008; - is standard input
     #[arg(long, value_name = "FILE", help_heading = "A file")]
     file: Option<PathBuf>,
+    /// Its format [default: pacs008 where it begins with <, else csv]
+    #[arg(long, conflicts_with = "payer", value_name = "FORMAT", help_heading = "A file")]
+    format: Option<Format>,
     /// Transactions per message
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u16).range(1..=1000), value_name = "N", help_heading = "A file")]
     batch: u16,
     /// Where to write refused lines, as CSV
-    #[arg(long, requires = "file", value_name = "FILE", help_heading = "A file")]
+    #[arg(long, conflicts_with = "payer", value_name = "FILE", help_heading = "A file")]
     report: Option<PathBuf>,
     /// Seconds without any answer after which to give up
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..), value_name = "SECONDS", help_heading = "A file")]
     timeout: u64,
-    /// Settlement model where a line has none: net-multilateral, net-bilateral or gross
+    /// Settlement model where the file has none: net-multilateral, net-bilateral or gross
     #[arg(long, value_parser = model, default_value = "net-multilateral")]
     model: SettlementModel,
 
@@ -125,6 +138,7 @@ pub async fn run(session: &Session, args: SubmitArgs) -> Result<(), Problem> {
         (Some(file), _) => {
             let options = Options {
                 file,
+                format: args.format,
                 batch: usize::from(args.batch),
                 report: args.report,
                 model: args.model,

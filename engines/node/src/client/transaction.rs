@@ -31,7 +31,7 @@ pub struct TransactionArgs {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Submits one transaction, or every line of a CSV file
+    /// Submits one transaction, or those of a file: CSV or ISO 20022 pacs.008
     #[command(after_help = submit::HELP)]
     Submit(Box<submit::SubmitArgs>),
     /// Commits a reserved transaction; the payer's command

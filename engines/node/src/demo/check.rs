@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use deltran_kernel::{Minor, Money, ParticipantId};
 
-use super::day::Day;
+use super::day::{Day, Payment};
 
 /// Checks with what they found.
 #[derive(Debug, Default)]
@@ -48,15 +48,19 @@ pub struct Expected {
     pub net: BTreeMap<ParticipantId, Minor>,
 }
 
-/// Counts, gross and net per currency: every valid line once, less those that were refused, held or
-/// repeated.
+/// Counts, gross and net per currency: every valid line once, less those that were refused, repeated, or a true hit; and
+/// the payments that were made beside the file.
 ///
 /// # Errors
 /// Where a sum leaves its range.
-pub fn expected(day: &Day, refused: &BTreeSet<u64>) -> Result<BTreeMap<String, Expected>, deltran_kernel::MoneyError> {
+pub fn expected(
+    day: &Day,
+    refused: &BTreeSet<u64>,
+    beside: &[Payment],
+) -> Result<BTreeMap<String, Expected>, deltran_kernel::MoneyError> {
     let mut all: BTreeMap<String, Expected> = BTreeMap::new();
     let counts = |line: u64| !refused.contains(&line) && !day.duplicates.contains(&line);
-    for payment in day.payments.iter().filter(|p| counts(p.line) && !p.listed) {
+    for payment in day.payments.iter().filter(|p| counts(p.line) && !p.listed).chain(beside) {
         let amount = payment.amount.minor();
         let entry = all.entry(payment.amount.currency().to_string()).or_default();
         entry.count += 1;

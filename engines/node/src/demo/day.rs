@@ -15,7 +15,7 @@ pub const CURRENCIES: [&str; 3] = ["USD", "JPY", "BHD"];
 /// The name on the list that ships with the product.
 const LISTED: &str = "Vostok Shadow Trading LLC";
 /// The bank with a cap that its payments exceed.
-const TIGHT: usize = 3;
+pub const TIGHT: usize = 3;
 /// The bank that relies on collateral and is short when its window settles.
 pub const SHORT: usize = 7;
 /// What the short bank pays beyond the others, in whole units.

@@ -3,6 +3,10 @@
 mod check;
 mod day;
 mod node;
+mod officers;
+mod reports;
+mod sink;
+mod told;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -18,9 +22,10 @@ use tokio::time::Instant;
 use crate::client::{ClientArgs, Session};
 use crate::output::{Output, amount, count, money, say, sheet, table, time};
 use crate::problem::Problem;
-use check::{Checks, expected, minor};
+use check::{Checks, Expected, expected, minor};
 use day::{CURRENCIES, Day, SHORT};
 use node::Node;
+use told::Told;
 
 /// Every wait for the platform ends by then.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -29,8 +34,9 @@ const PATIENCE: Duration = Duration::from_secs(120);
 #[derive(Debug, Args)]
 #[command(
     after_help = "Starts a platform of its own on free ports, imports 24 banks, submits a day of payments in three \
-currencies, closes
-the windows, settles and verifies. Ends with 1 if any check fails. The folder is emptied first and left for a look.
+currencies, has
+officers decide holds, a cap and a breaker, tells a bank by webhook, closes the windows, settles, reports and verifies. Ends
+with 1 if any check fails. The folder is emptied first and left for a look, as are the reports.
 
 Examples:
   deltran demo
@@ -40,6 +46,9 @@ pub struct DemoArgs {
     /// Where the day is kept; emptied first
     #[arg(long, value_name = "DIR", default_value = "./data/demo")]
     data: PathBuf,
+    /// Where the reports are left
+    #[arg(long, value_name = "DIR", default_value = "./data/reports")]
+    reports: PathBuf,
     /// Number of payments
     #[arg(long, default_value_t = 50_000, value_parser = clap::value_parser!(u32).range(2_000..=1_000_000))]
     payments: u32,
@@ -129,6 +138,7 @@ async fn show(args: &DemoArgs, day: &Day, node: &Node) -> Result<Checks, Problem
         node.must(&command).await?;
     }
     node.must(&["window", "open", "--currency", &CURRENCIES.join(",")]).await?;
+    let told = Told::begin(node, &day.banks[0].to_string()).await?;
 
     let refused_path = path("refused.csv");
     let (submitted, code) =
@@ -145,6 +155,8 @@ async fn show(args: &DemoArgs, day: &Day, node: &Node) -> Result<Checks, Problem
     checks.check("the bank over its cap was refused", reason("cap") > 0, format!("{} times", reason("cap")));
     checks.same("nothing else was refused", number("refused"), reason("cap") + reason("conflict"));
     checks.same("the command said that lines were refused", i64::from(code), 1);
+
+    let beside = officers::work(node, day, &mut checks).await?;
 
     node.must(&["window", "close", "--all"]).await?;
     let waiting = wait("a batch that awaits funds", async || {
@@ -173,7 +185,11 @@ async fn show(args: &DemoArgs, day: &Day, node: &Node) -> Result<Checks, Problem
         Ok(Some(windows).filter(|_| done))
     })
     .await?;
-    compare(&session, day, &windows, &refused_lines(Path::new(&refused_path))?, &mut checks).await?;
+    let expected = expected(day, &refused_lines(Path::new(&refused_path))?, &beside)
+        .map_err(|e| Problem::refused(e.to_string()))?;
+    compare(&session, day, &windows, &expected, &mut checks).await?;
+    told.end(node, &mut checks).await?;
+    reports::write(node, &args.reports, &windows, day.banks[0], &expected, &mut checks).await?;
     verify(node, &mut checks).await?;
     Ok(checks)
 }
@@ -223,10 +239,9 @@ async fn compare(
     session: &Session,
     day: &Day,
     windows: &[Window],
-    refused: &BTreeSet<u64>,
+    expected: &BTreeMap<String, Expected>,
     checks: &mut Checks,
 ) -> Result<(), Problem> {
-    let expected = expected(day, refused).map_err(|e| Problem::refused(e.to_string()))?;
     let mut sets: BTreeMap<String, NettingSet> = BTreeMap::new();
     for window in windows {
         let request = GetNettingSetRequest { netting_set_id: window.netting_set_id.clone() };

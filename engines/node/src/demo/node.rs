@@ -1,7 +1,7 @@
 //! The platform as a process of its own, and the commands that are typed against it.
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -67,12 +67,8 @@ impl Node {
         Ok(Self { program, child, endpoint: word("grpc"), http: word("http"), notes })
     }
 
-    /// Runs a command of this program against the platform; its JSON and its exit code.
-    ///
-    /// # Errors
-    /// Where it cannot be run or prints no JSON.
-    pub async fn run(&self, args: &[&str]) -> Result<(Value, i32), Problem> {
-        let output = Command::new(&self.program)
+    async fn output(&self, args: &[&str]) -> Result<Output, Problem> {
+        Command::new(&self.program)
             .arg("--json")
             .args(args)
             .args(["--endpoint", &self.endpoint])
@@ -80,7 +76,15 @@ impl Node {
             .kill_on_drop(true)
             .output()
             .await
-            .map_err(|e| Problem::refused(format!("deltran {}: {e}", args.join(" "))))?;
+            .map_err(|e| Problem::refused(format!("deltran {}: {e}", args.join(" "))))
+    }
+
+    /// Runs a command of this program against the platform; its JSON and its exit code.
+    ///
+    /// # Errors
+    /// Where it cannot be run or prints no JSON.
+    pub async fn run(&self, args: &[&str]) -> Result<(Value, i32), Problem> {
+        let output = self.output(args).await?;
         let code = output.status.code().unwrap_or(-1);
         let value = serde_json::Deserializer::from_slice(&output.stdout).into_iter::<Value>().next();
         match value {
@@ -90,6 +94,17 @@ impl Node {
                 Err(Problem::refused(format!("deltran {} ended with {code}: {said}", args.join(" "))))
             }
         }
+    }
+
+    /// Runs a command that the platform is expected to refuse: whether it did, and its words.
+    ///
+    /// # Errors
+    /// Where it cannot be run.
+    pub async fn refused(&self, args: &[&str]) -> Result<(bool, String), Problem> {
+        let output = self.output(args).await?;
+        let error: Value = serde_json::from_slice(&output.stderr).unwrap_or_default();
+        let said = error["error"]["message"].as_str().unwrap_or_default().to_owned();
+        Ok((output.status.code() == Some(1) && !said.is_empty(), said))
     }
 
     /// Runs a command that must succeed.

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming};
 
 use super::report::RefusedLine;
+use super::source::Position;
 use super::tally::{Answers, Message};
 use crate::client::Session;
 use crate::problem::Problem;
@@ -25,11 +26,11 @@ const WINDOW: usize = 2;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LAST_PAUSE: Duration = Duration::from_secs(5);
 
-/// A transaction with the line that asked for it.
+/// A transaction with the place in the file that asked for it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Item {
-    /// The line's number.
-    pub line: u64,
+    /// Where it stands.
+    pub position: Position,
     /// What it asks for.
     pub instruction: TransactionInstruction,
 }
@@ -331,10 +332,10 @@ fn judge(item: &Item, answer: Option<SubmitItem>) -> Verdict {
 
 fn refused(item: &Item, reason: &str, message: &str) -> RefusedLine {
     RefusedLine {
-        line: item.line,
+        line: item.position.line,
         end_to_end_id: item.instruction.end_to_end_id.clone(),
         reason: reason.to_owned(),
-        message: message.to_owned(),
+        message: item.position.says(message),
     }
 }
 
@@ -347,7 +348,7 @@ mod tests {
 
     fn item() -> Item {
         let instruction = TransactionInstruction { end_to_end_id: "E1".into(), ..TransactionInstruction::default() };
-        Item { line: 7, instruction }
+        Item { position: Position { line: 7, transaction: None }, instruction }
     }
 
     fn answer(result: Option<Decided>) -> Option<SubmitItem> {
@@ -382,6 +383,13 @@ mod tests {
         }
         assert!(matches!(judge(&item(), None), Verdict::Again(_)));
         assert!(matches!(judge(&item(), answer(None)), Verdict::Again(_)));
+    }
+
+    #[test]
+    fn a_refusal_names_the_transaction_of_a_message() {
+        let item = Item { position: Position { line: 7, transaction: Some(3) }, ..item() };
+        let line = super::refused(&item, "cap", "why");
+        assert_eq!(line.message, "/Document/FIToFICstmrCdtTrf/CdtTrfTxInf[3]: why");
     }
 
     #[test]

@@ -24,9 +24,10 @@ pub const COLUMNS: [&str; 11] = [
 ];
 const REQUIRED: usize = 5;
 /// As the contract says for the end-to-end id.
-const MAX_END_TO_END_ID: usize = 35;
+pub const MAX_END_TO_END_ID: usize = 35;
 const MAX_ACCOUNT: usize = 64;
-const MAX_NAME: usize = 140;
+/// Characters of a party's name.
+pub const MAX_NAME: usize = 140;
 
 /// The header of a transaction file.
 pub type Header = Columns<11>;
@@ -103,7 +104,11 @@ fn party(name: (&str, Cow<'_, str>), account: (&str, Cow<'_, str>)) -> Result<Op
     Ok(Some(Party { name: name.1.into_owned(), account: account.1.into_owned(), ..Party::default() }))
 }
 
-fn within(column: &str, value: &str, most: usize) -> Result<(), String> {
+/// Checks a text: so many characters at most, and none that controls.
+///
+/// # Errors
+/// What is wrong, naming the column.
+pub fn within(column: &str, value: &str, most: usize) -> Result<(), String> {
     let length = value.chars().count();
     if length > most {
         return Err(format!("{column} has {length} characters: at most {most} are allowed"));

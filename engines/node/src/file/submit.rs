@@ -4,49 +4,47 @@
 //! sent again under its id, which is harmless.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{BufReader, IsTerminal};
+use std::io::IsTerminal;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use deltran_api::token::v1::SettlementModel;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
-use super::csv::{BadHeader, Lines};
 use super::lane::{Item, Lane, Progress};
-use super::line;
-use super::report::RefusedLine;
+use super::source::{self, Format, Parsed, Unusable};
 use super::tally::{Message, Tally};
 use crate::client::Session;
 use crate::problem::Problem;
 
 /// Streams that are open at once; a payer whose stream has waited longest makes room for another.
 const MAX_LANES: usize = 64;
-/// Lines that travel together from the reader.
+/// Items that travel together from the reader.
 const CHUNK: usize = 256;
+/// How long a reader that is stopped may take to say how far it came.
+const LAST_READ: Duration = Duration::from_secs(1);
 
 /// What to submit, and how.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The CSV file.
+    /// The file; `-` is standard input.
     pub file: PathBuf,
+    /// Its format; told by its first byte where it is not given.
+    pub format: Option<Format>,
     /// Transactions per message.
     pub batch: usize,
     /// Where to write refused lines.
     pub report: Option<PathBuf>,
-    /// The model of lines that have none.
+    /// The model of items that have none.
     pub model: SettlementModel,
     /// How long to go on without any answer.
     pub timeout: Duration,
 }
-
-/// A line as the reader hands it on.
-type Parsed = Result<Item, RefusedLine>;
 
 /// Submits a file and prints the summary.
 ///
@@ -54,17 +52,17 @@ type Parsed = Result<Item, RefusedLine>;
 /// Where the file cannot be used, lines were refused, or the platform does not answer.
 pub async fn submit_file(session: &Session, options: Options) -> Result<(), Problem> {
     let started = Instant::now();
-    let (read_bytes, lines) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let reading = Arc::new(Reading::default());
     let (parsed_tx, parsed) = mpsc::channel(8);
     let reader = tokio::task::spawn_blocking({
-        let (options, read_bytes, lines) = (options.clone(), read_bytes.clone(), lines.clone());
-        move || read(&options, &read_bytes, &lines, &parsed_tx)
+        let (options, reading) = (options.clone(), reading.clone());
+        move || read(&options, &reading, &parsed_tx)
     });
 
     let (tally_tx, tally_rx) = mpsc::channel(64);
     let tally = tokio::spawn(Tally::new(options.report.clone())?.run(tally_rx));
     let progress = Arc::new(Progress::new(options.timeout));
-    let bar = tokio::spawn(draw(bar(session, &options)?, read_bytes, progress.clone()));
+    let bar = tokio::spawn(draw(bar(session, &options), reading.clone(), progress.clone()));
     let watchdog = tokio::spawn(progress.clone().watch());
 
     let dispatcher = Dispatcher {
@@ -87,7 +85,12 @@ pub async fn submit_file(session: &Session, options: Options) -> Result<(), Prob
     };
     watchdog.abort();
     bar.abort();
-    let read = reader.await.map_err(|e| Problem::refused(format!("the reader broke off: {e}")))?;
+    let read = match progress.stop.is_cancelled() {
+        false => reader.await,
+        // It may wait for ever for what nobody wants any more.
+        true => timeout(LAST_READ, reader).await.unwrap_or(Ok(Ok(()))),
+    };
+    let read = read.map_err(|e| Problem::refused(format!("the reader broke off: {e}")))?;
     let mut summary = tally.await.map_err(|e| Problem::refused(format!("the tally broke off: {e}")))?;
     let named = options.file.display();
     if let Err(problem) = &read
@@ -96,13 +99,15 @@ pub async fn submit_file(session: &Session, options: Options) -> Result<(), Prob
         return Err(problem.clone());
     }
     summary.elapsed = started.elapsed();
-    let total = lines.load(Ordering::Relaxed);
+    summary.items = reading.format.get().copied().unwrap_or(Format::Csv).items();
+    let total = reading.items.load(Ordering::Relaxed);
     session.out.value_or(&summary.json(), || summary.text());
     read?;
     summary.report_written()?;
     let undecided = format!(
-        "{} of {total} lines that were read are decided; run the same command again to continue, nothing is done twice",
-        summary.lines()
+        "{} of {total} {} that were read are decided; run the same command again to continue, nothing is done twice",
+        summary.lines(),
+        summary.items
     );
     if interrupted {
         return Err(Problem::refused(format!("{named}: interrupted: {undecided}")));
@@ -114,73 +119,68 @@ pub async fn submit_file(session: &Session, options: Options) -> Result<(), Prob
     summary.verdict(&named.to_string())
 }
 
-/// Reads lines until the file ends or nobody wants them any more.
-fn read(
-    options: &Options,
-    bytes: &AtomicU64,
-    count: &AtomicU64,
-    to: &mpsc::Sender<Vec<Parsed>>,
-) -> Result<(), Problem> {
+/// How far the reader has come.
+#[derive(Default)]
+struct Reading {
+    bytes: AtomicU64,
+    items: AtomicU64,
+    checking: AtomicBool,
+    format: OnceLock<Format>,
+}
+
+/// Reads items until the file ends or nobody wants them any more.
+fn read(options: &Options, reading: &Reading, to: &mpsc::Sender<Vec<Parsed>>) -> Result<(), Problem> {
     let named = options.file.display();
-    let refused = |e: &dyn std::fmt::Display| Problem::refused(format!("{named}: {e}"));
-    let file = File::open(&options.file).map_err(|e| refused(&e))?;
-    let mut lines = Lines::new(BufReader::with_capacity(256 * 1024, file));
-    let header = match lines.next_line().map_err(|e| refused(&e))? {
-        None => return Err(refused(&BadHeader::Empty)),
-        Some((_, Err(bad))) => return Err(refused(&BadHeader::Line(bad))),
-        Some((_, Ok(first))) => line::header(first).map_err(|e| refused(&e))?,
-    };
+    let refused = |e: Unusable| Problem::refused(format!("{named}: {e}"));
+    let opened = source::open(&options.file, options.format, options.model, &mut |bytes| {
+        reading.checking.store(true, Ordering::Relaxed);
+        reading.bytes.store(bytes, Ordering::Relaxed);
+        !to.is_closed()
+    });
+    let Some((format, mut source)) = opened.map_err(refused)? else { return Ok(()) };
+    reading.format.get_or_init(|| format);
+    reading.checking.store(false, Ordering::Relaxed);
     let mut chunk = Vec::with_capacity(CHUNK);
     loop {
-        let next = lines.next_line().map_err(|e| refused(&e))?.map(|(number, text)| {
-            let malformed = |end_to_end_id, message| RefusedLine {
-                line: number,
-                end_to_end_id,
-                reason: "malformed".to_owned(),
-                message,
-            };
-            match text {
-                Err(bad) => Err(malformed(String::new(), bad.to_string())),
-                Ok(text) => line::instruction(&header, text, options.model)
-                    .map(|instruction| Item { line: number, instruction })
-                    .map_err(|(id, why)| malformed(id, why)),
-            }
-        });
-        let ended = next.is_none();
-        count.fetch_add(u64::from(!ended), Ordering::Relaxed);
-        chunk.extend(next);
+        let next = source.next_item();
+        let ended = !matches!(next, Ok(Some(_)));
+        let broken = next.map(|item| chunk.extend(item)).err();
+        reading.items.fetch_add(u64::from(!ended), Ordering::Relaxed);
         if chunk.len() == CHUNK || (ended && !chunk.is_empty()) {
-            bytes.store(lines.bytes(), Ordering::Relaxed);
+            reading.bytes.store(source.bytes(), Ordering::Relaxed);
             let full = std::mem::replace(&mut chunk, Vec::with_capacity(CHUNK));
             if to.blocking_send(full).is_err() {
                 return Ok(());
             }
         }
         if ended {
-            return Ok(());
+            return broken.map_or(Ok(()), |e| Err(refused(e)));
         }
     }
 }
 
-fn bar(session: &Session, options: &Options) -> Result<ProgressBar, Problem> {
-    let named = options.file.display();
-    let size = std::fs::metadata(&options.file).map_err(|e| Problem::refused(format!("{named}: {e}")))?.len();
-    if session.out.json || !std::io::stderr().is_terminal() {
-        return Ok(ProgressBar::hidden());
+fn bar(session: &Session, options: &Options) -> ProgressBar {
+    // What has no size, such as a pipe, has no share of it; a file that is not there is told by its reader.
+    let size = std::fs::metadata(&options.file).map_or(0, |file| file.len());
+    if session.out.json || size == 0 || !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
     }
     let style = ProgressStyle::with_template("{bar:40} {percent:>3} %  {msg}  {eta} left");
-    Ok(ProgressBar::new(size).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar())))
+    ProgressBar::new(size).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
 /// Redraws the bar until it is aborted.
-async fn draw(bar: ProgressBar, bytes: Arc<AtomicU64>, progress: Arc<Progress>) {
+async fn draw(bar: ProgressBar, reading: Arc<Reading>, progress: Arc<Progress>) {
     let started = Instant::now();
     let bar = ClearOnDrop(bar);
     loop {
         let decided = progress.decided();
         let rate = u128::from(decided) * 1000 / started.elapsed().as_millis().max(1);
-        bar.0.set_position(bytes.load(Ordering::Relaxed));
-        bar.0.set_message(format!("{decided} decided, {rate}/s"));
+        bar.0.set_position(reading.bytes.load(Ordering::Relaxed));
+        bar.0.set_message(match reading.checking.load(Ordering::Relaxed) {
+            true => "checking the control totals".to_owned(),
+            false => format!("{decided} decided, {rate}/s"),
+        });
         sleep(Duration::from_millis(200)).await;
     }
 }
@@ -193,7 +193,7 @@ impl Drop for ClearOnDrop {
     }
 }
 
-/// Deals lines out to the streams of their payers.
+/// Deals transactions out to the streams of their payers.
 struct Dispatcher {
     session: Session,
     batch: usize,
@@ -213,7 +213,7 @@ struct Entrance {
 }
 
 impl Dispatcher {
-    /// Returns when every line is decided, or it was given up.
+    /// Returns when every item is decided, or it was given up.
     async fn run(mut self, mut parsed: mpsc::Receiver<Vec<Parsed>>) {
         let stop = self.progress.stop.clone();
         tokio::select! {

@@ -49,8 +49,10 @@ pub struct Tally {
 }
 
 /// What became of a file's lines.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Summary {
+    /// What the items of the file are called.
+    pub items: &'static str,
     /// Accepted, held ones too.
     pub accepted: u64,
     /// Of these, held for review.
@@ -66,6 +68,22 @@ pub struct Summary {
     /// How long it took.
     pub elapsed: Duration,
     report_error: Option<String>,
+}
+
+impl Default for Summary {
+    fn default() -> Self {
+        Self {
+            items: "lines",
+            accepted: 0,
+            held: 0,
+            replayed: 0,
+            refused: BTreeMap::new(),
+            malformed: 0,
+            first: Vec::new(),
+            elapsed: Duration::ZERO,
+            report_error: None,
+        }
+    }
 }
 
 impl Tally {
@@ -157,7 +175,8 @@ impl Summary {
 
     /// For people.
     pub fn text(&self) -> String {
-        let mut rows = vec![("lines".to_owned(), count(self.lines())), ("accepted".to_owned(), count(self.accepted))];
+        let mut rows =
+            vec![(self.items.to_owned(), count(self.lines())), ("accepted".to_owned(), count(self.accepted))];
         if self.held > 0 {
             rows.push(("  of these held for review".to_owned(), count(self.held)));
         }
@@ -202,8 +221,8 @@ impl Summary {
         match (self.refused_lines(), self.malformed) {
             (0, 0) => Ok(()),
             (refused, malformed) => Err(Problem::refused(format!(
-                "{file}: {refused} lines were refused and {malformed} could not be used; {} were accepted",
-                self.accepted
+                "{file}: {refused} {} were refused and {malformed} could not be used; {} were accepted",
+                self.items, self.accepted
             ))),
         }
     }

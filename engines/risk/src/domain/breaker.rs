@@ -1,50 +1,16 @@
-//! Breakers: CLOSED lets transactions of a scope pass, OPEN lets none.
+//! Breakers: a pure state machine.
+//!
+//! ```text
+//! CLOSED → OPEN → HALF_OPEN → CLOSED      by themselves, and any of them by hand
+//! HALF_OPEN → OPEN                        where the trouble is still there
+//! any → OPEN | REDUCING → CLOSED          by hand only; what a person set only a person changes
+//! ```
 
-use std::fmt;
-use std::str::FromStr;
+use deltran_events::data::risk::{BreakerMode, BreakerTrigger};
+use deltran_kernel::{CommandId, Timestamp};
 
-use deltran_kernel::{CommandId, Currency, ParticipantId, Timestamp};
-
-use super::Outcome;
-
-/// What a breaker stands for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Scope {
-    /// Every transaction.
-    Global,
-    /// Transactions of a currency.
-    Currency(Currency),
-    /// Transactions that a participant pays or receives.
-    Participant(ParticipantId),
-}
-
-/// A text that is no scope.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no scope: expected \"global\", \"currency:USD\" or \"participant:ALFAAEXX\"")]
-pub struct UnknownScope(pub String);
-
-impl FromStr for Scope {
-    type Err = UnknownScope;
-    fn from_str(text: &str) -> Result<Self, UnknownScope> {
-        let unknown = || UnknownScope(text.chars().take(64).collect());
-        match text.split_once(':') {
-            None if text == "global" => Ok(Self::Global),
-            Some(("currency", code)) => Currency::new(code).map(Self::Currency).map_err(|_| unknown()),
-            Some(("participant", id)) => id.parse().map(Self::Participant).map_err(|_| unknown()),
-            _ => Err(unknown()),
-        }
-    }
-}
-
-impl fmt::Display for Scope {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Global => f.write_str("global"),
-            Self::Currency(currency) => write!(f, "currency:{currency}"),
-            Self::Participant(participant) => write!(f, "participant:{participant}"),
-        }
-    }
-}
+use super::scope::Scope;
+use super::{Outcome, WHOLE};
 
 /// A breaker's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,20 +19,38 @@ pub enum BreakerState {
     Closed,
     /// None passes.
     Open,
+    /// A few pass, to see what becomes of them.
+    HalfOpen,
+    /// Only what lowers positions passes.
+    Reducing,
 }
 
 impl BreakerState {
+    /// Every state.
+    pub const ALL: [Self; 4] = [Self::Closed, Self::Open, Self::HalfOpen, Self::Reducing];
+
     /// The word for it.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Closed => "CLOSED",
             Self::Open => "OPEN",
+            Self::HalfOpen => "HALF_OPEN",
+            Self::Reducing => "REDUCING",
         }
     }
 
     /// The state of a word; `None` where there is no such word.
     pub fn from_word(word: &str) -> Option<Self> {
-        [Self::Closed, Self::Open].into_iter().find(|state| state.as_str() == word)
+        Self::ALL.into_iter().find(|state| state.as_str() == word)
+    }
+}
+
+impl From<BreakerMode> for BreakerState {
+    fn from(mode: BreakerMode) -> Self {
+        match mode {
+            BreakerMode::Open => Self::Open,
+            BreakerMode::Reducing => Self::Reducing,
+        }
     }
 }
 
@@ -77,12 +61,16 @@ pub struct Breaker {
     pub scope: Scope,
     /// Its state.
     pub state: BreakerState,
+    /// What made it trip last. Only what tripped by itself moves by itself.
+    pub trigger: BreakerTrigger,
     /// Why it was set.
     pub reason: String,
     /// Who set it.
     pub changed_by: String,
     /// When.
     pub changed_at: Timestamp,
+    /// Until when it stays OPEN at least, where it tripped by itself.
+    pub open_until: Option<Timestamp>,
 }
 
 /// A command that sets a breaker.
@@ -92,7 +80,7 @@ pub struct SetBreaker {
     pub command_id: CommandId,
     /// What the breaker stands for.
     pub scope: Scope,
-    /// OPEN to trip, CLOSED to close.
+    /// OPEN or REDUCING to trip, CLOSED to close.
     pub to: BreakerState,
     /// Why.
     pub reason: String,
@@ -114,11 +102,11 @@ pub enum BreakerError {
     },
 }
 
-/// Sets a breaker. `earlier` is what was stored under the command's id, with the breaker that it led to;
-/// `present` is the breaker of the scope, none where it was never set.
+/// A person sets a breaker. `earlier` is what was stored under the command's id, with the breaker that it
+/// led to; `present` is the breaker of the scope, none where it was never set.
 ///
 /// # Errors
-/// A conflict first, then a breaker that is in that state already.
+/// A conflict first, then a breaker that a person has put into that state already.
 pub fn set(
     earlier: Option<&(SetBreaker, Breaker)>,
     present: Option<&Breaker>,
@@ -134,87 +122,108 @@ pub fn set(
         };
     }
     let state = present.map_or(BreakerState::Closed, |breaker| breaker.state);
-    if state == command.to {
+    let by_hand = present.is_none_or(|breaker| breaker.trigger == BreakerTrigger::Manual);
+    if state == command.to && (by_hand || state == BreakerState::Closed) {
         return Err(BreakerError::WrongState { scope: command.scope, state });
     }
     // ---- nothing fails below ----
     Ok(Outcome::Executed(Breaker {
         scope: command.scope,
         state: command.to,
+        trigger: BreakerTrigger::Manual,
         reason: command.reason.clone(),
         changed_by: by.to_owned(),
         changed_at: at,
+        open_until: None,
     }))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use uuid::Uuid;
+/// How a breaker that tripped by itself recovers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recovery {
+    /// Microseconds that it stays OPEN.
+    pub cool_down: i64,
+    /// How many transactions pass while it is HALF_OPEN.
+    pub probes: u32,
+    /// The share of them, in ten-thousandths, that may be refused.
+    pub refused_share: u32,
+}
 
-    #[test]
-    fn scopes_read_back() {
-        for text in ["global", "currency:USD", "participant:ALFAAEXX"] {
-            assert_eq!(text.parse::<Scope>().unwrap().to_string(), text);
-        }
-        for bad in
-            ["", "Global", "global:", "currency:", "currency:XXX", "currency:usd", "participant:alfa", "corridor:AE-IN"]
-        {
-            assert!(bad.parse::<Scope>().unwrap_err().to_string().contains(&format!("{bad:?}")), "{bad}");
-        }
+/// Why a breaker should trip.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// What noticed it.
+    pub trigger: BreakerTrigger,
+    /// What it noticed, with the values.
+    pub reason: String,
+}
+
+/// What is known of a scope since its breaker changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Seen {
+    /// What is wrong, if anything is.
+    pub trouble: Option<Trouble>,
+    /// Decisions that let a transaction pass.
+    pub accepted: u64,
+    /// Decisions that refused one, other than for a breaker.
+    pub refused: u64,
+}
+
+/// A step that a breaker takes by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// It changes its state.
+    Changed(Breaker),
+    /// It stays OPEN for another cool-down, because the trouble is still there.
+    Extended(Breaker),
+}
+
+/// What a breaker does by itself, if anything. `present` is none where it was never set.
+pub fn automatic(
+    scope: Scope,
+    present: Option<&Breaker>,
+    seen: &Seen,
+    recovery: &Recovery,
+    by: &str,
+    at: Timestamp,
+) -> Option<Step> {
+    let open_until = Some(at.plus_micros(recovery.cool_down));
+    let to = |state, trigger, reason: String, open_until| {
+        let (changed_by, changed_at) = (by.to_owned(), at);
+        Step::Changed(Breaker { scope, state, trigger, reason, changed_by, changed_at, open_until })
+    };
+    let trip = |trouble: &Trouble| to(BreakerState::Open, trouble.trigger, trouble.reason.clone(), open_until);
+    let Some(present) = present.filter(|breaker| breaker.state != BreakerState::Closed) else {
+        return seen.trouble.as_ref().map(trip);
+    };
+    if present.trigger == BreakerTrigger::Manual {
+        return None;
     }
-
-    fn command(n: u128, to: BreakerState, reason: &str) -> SetBreaker {
-        SetBreaker { command_id: CommandId::new(Uuid::from_u128(n)), scope: Scope::Global, to, reason: reason.into() }
-    }
-
-    #[test]
-    fn every_transition_and_refusal() {
-        use BreakerState::{Closed, Open};
-        let at = Timestamp::from_micros(7);
-        let set_to = |state| Breaker {
-            scope: Scope::Global,
-            state,
-            reason: "why".into(),
-            changed_by: "ada".into(),
-            changed_at: Timestamp::from_micros(1),
-        };
-        for (present, to, allowed) in [
-            (None, Open, true),
-            (Some(Closed), Open, true),
-            (Some(Open), Closed, true),
-            (None, Closed, false),
-            (Some(Closed), Closed, false),
-            (Some(Open), Open, false),
-        ] {
-            let present = present.map(set_to);
-            let result = set(None, present.as_ref(), &command(1, to, "r"), "bob", at);
-            match result {
-                Ok(Outcome::Executed(next)) => {
-                    assert!(allowed);
-                    assert_eq!((next.state, next.changed_by.as_str(), next.changed_at), (to, "bob", at));
-                }
-                other => {
-                    assert!(!allowed);
-                    assert_eq!(other, Err(BreakerError::WrongState { scope: Scope::Global, state: to }));
-                }
+    match (present.state, &seen.trouble) {
+        (BreakerState::Open, _) if present.open_until.is_some_and(|until| at < until) => None,
+        (BreakerState::Open, Some(_)) => Some(Step::Extended(Breaker { open_until, ..present.clone() })),
+        (BreakerState::Open, None) => {
+            let reason = format!("{} may pass to try", recovery.probes);
+            Some(to(BreakerState::HalfOpen, present.trigger, reason, None))
+        }
+        (BreakerState::HalfOpen, Some(trouble)) => Some(trip(trouble)),
+        (BreakerState::HalfOpen, None) => {
+            let allowed = i128::from(recovery.probes) * i128::from(recovery.refused_share) / WHOLE;
+            let decided = seen.accepted.saturating_add(seen.refused);
+            if i128::from(seen.refused) > allowed {
+                let reason = format!("{} of {decided} that were let through were refused", seen.refused);
+                Some(to(BreakerState::Open, BreakerTrigger::Probes, reason, open_until))
+            } else if decided >= u64::from(recovery.probes) {
+                let reason = format!("{} of {decided} that were let through were accepted", seen.accepted);
+                Some(to(BreakerState::Closed, present.trigger, reason, None))
+            } else {
+                None
             }
         }
-    }
-
-    /// R5: a command takes effect once; its answer stays, whatever happened since.
-    #[test]
-    fn a_command_again_is_not_a_second_one() {
-        use BreakerState::{Closed, Open};
-        let at = Timestamp::from_micros(7);
-        let Ok(Outcome::Executed(opened)) = set(None, None, &command(1, Open, "r"), "ada", at) else { panic!() };
-        let earlier = (command(1, Open, "r"), opened.clone());
-        let closed = Breaker { state: Closed, ..opened.clone() };
-        let again = set(Some(&earlier), Some(&closed), &command(1, Open, "r"), "ada", at);
-        assert_eq!(again, Ok(Outcome::AlreadyApplied(opened)));
-        for other in [command(1, Open, "other"), command(1, Closed, "r")] {
-            let result = set(Some(&earlier), Some(&closed), &other, "ada", at);
-            assert_eq!(result, Err(BreakerError::Conflict(other.command_id)));
-        }
+        (BreakerState::Closed | BreakerState::Reducing, _) => None,
     }
 }
+
+#[cfg(test)]
+#[path = "breaker_tests.rs"]
+mod tests;

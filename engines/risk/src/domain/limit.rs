@@ -1,32 +1,42 @@
-//! Limits: proposed by one user, approved by another.
+//! Limits: proposed by one user, approved by another, in force from a time on.
 //!
 //! ```text
-//! net debit cap:               PROPOSED → APPROVED → ACTIVE → SUPERSEDED
-//!                              APPROVED → PROPOSED where the ledger refuses it
-//! single transaction maximum:  PROPOSED → ACTIVE → SUPERSEDED
+//! PROPOSED → ACTIVE → SUPERSEDED              what is approved and due
+//! PROPOSED → APPROVED → ACTIVE → SUPERSEDED   what waits for its time; every net debit cap, for the ledger
+//! APPROVED → PROPOSED                         where the ledger refuses a cap
+//! PROPOSED | APPROVED before its time → REJECTED | WITHDRAWN
 //! ```
 
 use deltran_events::data::risk::LimitKind;
 use deltran_kernel::{CommandId, Currency, Money, ParticipantId, Timestamp};
 
-use super::Outcome;
+use super::scope::Corridor;
+use super::{BUCKET_SECONDS, Outcome};
+
+/// The shortest and the longest time that a rate limit counts over, in seconds.
+const RATE_WINDOW: std::ops::RangeInclusive<u32> = 10..=3_600;
 
 /// A limit's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LimitState {
     /// It has no effect yet.
     Proposed,
-    /// Two users agreed; it is on its way to the ledger.
+    /// Two users agreed; it waits for its time or is on its way to the ledger.
     Approved,
     /// It is in force.
     Active,
     /// A later one took its place.
     Superseded,
+    /// It was turned down.
+    Rejected,
+    /// Its proposer took it back.
+    Withdrawn,
 }
 
 impl LimitState {
     /// Every state.
-    pub const ALL: [Self; 4] = [Self::Proposed, Self::Approved, Self::Active, Self::Superseded];
+    pub const ALL: [Self; 6] =
+        [Self::Proposed, Self::Approved, Self::Active, Self::Superseded, Self::Rejected, Self::Withdrawn];
 
     /// The word for it.
     pub const fn as_str(self) -> &'static str {
@@ -35,12 +45,42 @@ impl LimitState {
             Self::Approved => "APPROVED",
             Self::Active => "ACTIVE",
             Self::Superseded => "SUPERSEDED",
+            Self::Rejected => "REJECTED",
+            Self::Withdrawn => "WITHDRAWN",
         }
     }
 
     /// The state of a word; `None` where there is no such word.
     pub fn from_word(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.as_str() == word)
+    }
+}
+
+/// How many transactions may pass within a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rate {
+    /// Number of transactions.
+    pub transactions: u64,
+    /// Seconds: 10 to 3,600, a multiple of 5.
+    pub window_seconds: u32,
+}
+
+/// How much a limit allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Value {
+    /// Money.
+    Amount(Money),
+    /// Transactions within a time.
+    Rate(Rate),
+}
+
+impl Value {
+    /// The currency of money.
+    pub fn currency(&self) -> Option<Currency> {
+        match self {
+            Self::Amount(money) => Some(money.currency()),
+            Self::Rate(_) => None,
+        }
     }
 }
 
@@ -53,8 +93,14 @@ pub struct Proposal {
     pub kind: LimitKind,
     /// Whom it limits; all where none.
     pub participant: Option<ParticipantId>,
+    /// Towards whom.
+    pub counterparty: Option<ParticipantId>,
+    /// From where to where.
+    pub corridor: Option<Corridor>,
     /// How much.
-    pub amount: Money,
+    pub value: Value,
+    /// When it shall take effect; with its approval where none.
+    pub effective_from: Option<Timestamp>,
     /// Why.
     pub reason: String,
 }
@@ -66,15 +112,34 @@ pub struct Key {
     pub kind: LimitKind,
     /// Whom it limits; all where none.
     pub participant: Option<ParticipantId>,
-    /// The currency.
-    pub currency: Currency,
+    /// Towards whom.
+    pub counterparty: Option<ParticipantId>,
+    /// From where to where.
+    pub corridor: Option<Corridor>,
+    /// The currency, where it has one.
+    pub currency: Option<Currency>,
 }
 
 impl Proposal {
     /// What it would be in force for.
     pub fn key(&self) -> Key {
-        Key { kind: self.kind, participant: self.participant, currency: self.amount.currency() }
+        Key {
+            kind: self.kind,
+            participant: self.participant,
+            counterparty: self.counterparty,
+            corridor: self.corridor,
+            currency: self.value.currency(),
+        }
     }
+}
+
+/// Who ended a proposal, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// The user.
+    pub by: String,
+    /// Why.
+    pub reason: String,
 }
 
 /// A limit.
@@ -90,12 +155,16 @@ pub struct Limit {
     pub approved_by: Option<String>,
     /// When it was proposed.
     pub proposed_at: Timestamp,
+    /// When it takes effect, once approved: when it was to, or when it was approved if that was later.
+    pub due_at: Option<Timestamp>,
     /// Since when it is in force.
     pub effective_at: Option<Timestamp>,
     /// Its place in the order of approvals; 0 before.
     pub approval: u64,
-    /// Why the ledger refused it, where it did.
+    /// Why the ledger refused it last, where it did.
     pub refusal: Option<String>,
+    /// Who turned it down or took it back.
+    pub ended: Option<Ended>,
 }
 
 /// Why a limit was not changed.
@@ -120,13 +189,25 @@ pub enum LimitError {
     SameUser {
         /// The limit.
         limit_id: CommandId,
-        /// Who proposed.
+        /// Who proposed it.
         proposed_by: String,
-        /// Who wanted to approve.
+        /// Who tried to approve it.
         approved_by: String,
     },
-    /// The limit is in a state that does not allow it.
-    #[error("limit {limit_id} is {} already", .state.as_str())]
+    /// Only others reject, only the proposer withdraws.
+    #[error("limit {limit_id} was proposed by {proposed_by}: {by} cannot {what}")]
+    WrongUser {
+        /// The limit.
+        limit_id: CommandId,
+        /// Who proposed it.
+        proposed_by: String,
+        /// Who tried.
+        by: String,
+        /// What is not for that user, and what is.
+        what: &'static str,
+    },
+    /// Its state does not allow it.
+    #[error("limit {limit_id} is {}", .state.as_str())]
     WrongState {
         /// The limit.
         limit_id: CommandId,
@@ -143,36 +224,79 @@ pub enum LimitError {
     },
 }
 
+fn malformed(field: &'static str, message: impl Into<String>) -> LimitError {
+    LimitError::Malformed { field, message: message.into() }
+}
+
+/// Whether the fields of a proposal are those of its kind, in range.
+fn check(proposal: &Proposal) -> Result<(), LimitError> {
+    use LimitKind::{Bilateral, CorridorGross, CorridorMaximum, NetDebitCap, Rate as Number, SingleTransactionMaximum};
+    let kind = proposal.kind;
+    let whose = matches!(kind, NetDebitCap | Bilateral);
+    if whose && proposal.participant.is_none() {
+        return Err(malformed("participant", format!("is missing: a limit of kind {kind} is a participant's")));
+    }
+    let corridor = matches!(kind, CorridorMaximum | CorridorGross);
+    if corridor && proposal.participant.is_some() {
+        return Err(malformed("participant", "a corridor's limit is in force for all: leave it out"));
+    }
+    match (kind == Bilateral, proposal.counterparty) {
+        (true, None) => return Err(malformed("counterparty", "is missing: towards whom?")),
+        (false, Some(_)) => return Err(malformed("counterparty", format!("is not for a limit of kind {kind}"))),
+        (true, counterparty) if counterparty == proposal.participant => {
+            return Err(malformed("counterparty", "is the participant itself"));
+        }
+        _ => {}
+    }
+    match (corridor, proposal.corridor) {
+        (true, None) => return Err(malformed("corridor", "is missing: from which country to which, such as AE-IN?")),
+        (false, Some(_)) => return Err(malformed("corridor", format!("is not for a limit of kind {kind}"))),
+        _ => {}
+    }
+    match (kind, proposal.value) {
+        (Number, Value::Amount(_)) => Err(malformed("rate", "is missing: a rate has no amount")),
+        (Number, Value::Rate(rate)) => {
+            if rate.transactions == 0 || i64::try_from(rate.transactions).is_err() {
+                let message = format!("{} is not 1 or more: to stop all, trip a breaker", rate.transactions);
+                return Err(malformed("rate.transactions", message));
+            }
+            if !RATE_WINDOW.contains(&rate.window_seconds) || i64::from(rate.window_seconds) % BUCKET_SECONDS != 0 {
+                let message = format!("{} is not 10 to 3600 and a multiple of 5", rate.window_seconds);
+                return Err(malformed("rate.window_seconds", message));
+            }
+            Ok(())
+        }
+        (_, Value::Rate(_)) => Err(malformed("amount", format!("is missing: a limit of kind {kind} is an amount"))),
+        (SingleTransactionMaximum | CorridorMaximum, Value::Amount(amount)) if !amount.minor().is_positive() => {
+            Err(malformed("amount", format!("{amount} is not above 0: to stop all transactions, trip a breaker")))
+        }
+        (_, Value::Amount(amount)) if amount.minor().is_negative() => {
+            Err(malformed("amount", format!("{amount} is negative: a limit of kind {kind} is 0 or more")))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Proposes a limit. `existing` is what is stored under its id.
 ///
 /// # Errors
-/// Malformed first, then a conflict.
+/// Malformed first, then a conflict, then a time that has passed.
 pub fn propose(
     existing: Option<&Limit>,
     proposal: &Proposal,
     by: &str,
     at: Timestamp,
 ) -> Result<Outcome<Limit>, LimitError> {
-    let malformed = |field, message: String| Err(LimitError::Malformed { field, message });
-    let amount = proposal.amount;
-    match proposal.kind {
-        LimitKind::NetDebitCap if proposal.participant.is_none() => {
-            return malformed("participant", "is missing: a net debit cap is a participant's".to_owned());
-        }
-        LimitKind::NetDebitCap if amount.minor().is_negative() => {
-            return malformed("amount", format!("{amount} is negative: a net debit cap is 0 or more"));
-        }
-        LimitKind::SingleTransactionMaximum if !amount.minor().is_positive() => {
-            return malformed("amount", format!("{amount} is not above 0: to stop all transactions, trip a breaker"));
-        }
-        _ => {}
-    }
+    check(proposal)?;
     if let Some(stored) = existing {
         return if stored.proposal == *proposal {
             Ok(Outcome::AlreadyApplied(stored.clone()))
         } else {
             Err(LimitError::Conflict(proposal.limit_id))
         };
+    }
+    if let Some(from) = proposal.effective_from.filter(|from| *from <= at) {
+        return Err(malformed("effective_from", format!("{from} is not in the future: leave it out for at once")));
     }
     // ---- nothing fails below ----
     Ok(Outcome::Executed(Limit {
@@ -181,21 +305,27 @@ pub fn propose(
         proposed_by: by.to_owned(),
         approved_by: None,
         proposed_at: at,
+        due_at: None,
         effective_at: None,
         approval: 0,
         refusal: None,
+        ended: None,
     }))
 }
 
-/// Another user approves a limit; `approval` is its place in the order of approvals. A maximum is in force
-/// at once, a cap when the ledger has taken it.
+/// Users are told apart without case, so that one person is not two.
+fn same_user(one: &str, other: &str) -> bool {
+    one.eq_ignore_ascii_case(other)
+}
+
+/// Another user approves a limit; `approval` is its place in the order of approvals. It is in force at once
+/// where it is due, but a cap only when the ledger has taken it.
 ///
 /// # Errors
-/// The proposer first (R1), then a limit that somebody else has approved.
+/// The proposer first (R1), then a limit that somebody else has approved or that was ended.
 pub fn approve(limit: &Limit, by: &str, at: Timestamp, approval: u64) -> Result<Outcome<Limit>, LimitError> {
     let limit_id = limit.proposal.limit_id;
-    // Users are told apart without case, so that one person is not two.
-    if limit.proposed_by.eq_ignore_ascii_case(by) {
+    if same_user(&limit.proposed_by, by) {
         return Err(LimitError::SameUser {
             limit_id,
             proposed_by: limit.proposed_by.clone(),
@@ -203,25 +333,68 @@ pub fn approve(limit: &Limit, by: &str, at: Timestamp, approval: u64) -> Result<
         });
     }
     if limit.state != LimitState::Proposed {
-        return if limit.approved_by.as_deref() == Some(by) {
+        return if limit.ended.is_none() && limit.approved_by.as_deref() == Some(by) {
             Ok(Outcome::AlreadyApplied(limit.clone()))
         } else {
             Err(LimitError::WrongState { limit_id, state: limit.state })
         };
     }
     // ---- nothing fails below ----
-    let mut next = limit.clone();
-    next.approved_by = Some(by.to_owned());
-    next.approval = approval;
-    next.refusal = None;
-    match limit.proposal.kind {
-        LimitKind::NetDebitCap => next.state = LimitState::Approved,
-        LimitKind::SingleTransactionMaximum => {
-            next.state = LimitState::Active;
-            next.effective_at = Some(at);
-        }
+    let due_at = limit.proposal.effective_from.map_or(at, |from| from.max(at));
+    let approved = Limit {
+        state: LimitState::Approved,
+        approved_by: Some(by.to_owned()),
+        approval,
+        refusal: None,
+        due_at: Some(due_at),
+        ..limit.clone()
+    };
+    Ok(Outcome::Executed(activate(&approved, at).unwrap_or(approved)))
+}
+
+/// Brings an approved limit into force whose time has come; `None` where it has not, or where the ledger
+/// decides (a cap).
+pub fn activate(limit: &Limit, at: Timestamp) -> Option<Limit> {
+    let due_at = limit.due_at.filter(|due| *due <= at)?;
+    if limit.state != LimitState::Approved || limit.proposal.kind == LimitKind::NetDebitCap {
+        return None;
     }
-    Ok(Outcome::Executed(next))
+    Some(Limit { state: LimitState::Active, effective_at: Some(due_at), ..limit.clone() })
+}
+
+/// How a proposal is ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Another user than the proposer turns it down.
+    Reject,
+    /// The proposer takes it back.
+    Withdraw,
+}
+
+/// Ends a proposal, or an approved limit before its time.
+///
+/// # Errors
+/// The wrong user first, then a state that does not allow it, also where it was ended otherwise.
+pub fn end(limit: &Limit, end: End, by: &str, reason: &str, at: Timestamp) -> Result<Outcome<Limit>, LimitError> {
+    let limit_id = limit.proposal.limit_id;
+    let (state, for_proposer, what) = match end {
+        End::Reject => (LimitState::Rejected, false, "reject it: withdraw it instead"),
+        End::Withdraw => (LimitState::Withdrawn, true, "withdraw it: reject it instead"),
+    };
+    if same_user(&limit.proposed_by, by) != for_proposer {
+        let (proposed_by, by) = (limit.proposed_by.clone(), by.to_owned());
+        return Err(LimitError::WrongUser { limit_id, proposed_by, by, what });
+    }
+    let ended = Ended { by: by.to_owned(), reason: reason.to_owned() };
+    if limit.state == state && limit.ended.as_ref() == Some(&ended) {
+        return Ok(Outcome::AlreadyApplied(limit.clone()));
+    }
+    let waits = limit.state == LimitState::Approved && limit.due_at.is_some_and(|due| due > at);
+    if limit.state != LimitState::Proposed && !waits {
+        return Err(LimitError::WrongState { limit_id, state: limit.state });
+    }
+    // ---- nothing fails below ----
+    Ok(Outcome::Executed(Limit { state, ended: Some(ended), ..limit.clone() }))
 }
 
 /// What the ledger said about a cap.
@@ -235,7 +408,7 @@ pub enum Ledger {
 
 /// Ends the way of a cap to the ledger; `None` where the limit is not on its way.
 pub fn answered(limit: &Limit, ledger: &Ledger, at: Timestamp) -> Option<Limit> {
-    if limit.state != LimitState::Approved {
+    if limit.state != LimitState::Approved || limit.proposal.kind != LimitKind::NetDebitCap {
         return None;
     }
     let mut next = limit.clone();
@@ -247,6 +420,7 @@ pub fn answered(limit: &Limit, ledger: &Ledger, at: Timestamp) -> Option<Limit> 
         Ledger::Refused(why) => {
             next.state = LimitState::Proposed;
             next.approved_by = None;
+            next.due_at = None;
             next.refusal = Some(why.clone());
         }
     }
@@ -254,144 +428,5 @@ pub fn answered(limit: &Limit, ledger: &Ledger, at: Timestamp) -> Option<Limit> 
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use uuid::Uuid;
-
-    const AT: Timestamp = Timestamp::from_micros(5);
-
-    fn proposal(kind: LimitKind, participant: Option<&str>, amount: &str) -> Proposal {
-        Proposal {
-            limit_id: CommandId::new(Uuid::from_u128(1)),
-            kind,
-            participant: participant.map(|p| p.parse().unwrap()),
-            amount: Money::parse(amount, Currency::new("USD").unwrap()).unwrap(),
-            reason: "why".into(),
-        }
-    }
-
-    fn proposed(kind: LimitKind) -> Limit {
-        propose(None, &proposal(kind, Some("ALFAAEXX"), "100.00"), "ada", AT).unwrap().into_inner()
-    }
-
-    #[test]
-    fn proposals_that_make_no_sense_are_refused() {
-        use LimitKind::{NetDebitCap, SingleTransactionMaximum};
-        for (kind, participant, amount, bad_field) in [
-            (NetDebitCap, Some("ALFAAEXX"), "100.00", None),
-            (NetDebitCap, Some("ALFAAEXX"), "0.00", None),
-            (NetDebitCap, Some("ALFAAEXX"), "-0.01", Some("amount")),
-            (NetDebitCap, None, "100.00", Some("participant")),
-            (SingleTransactionMaximum, None, "100.00", None),
-            (SingleTransactionMaximum, Some("ALFAAEXX"), "0.01", None),
-            (SingleTransactionMaximum, None, "0.00", Some("amount")),
-            (SingleTransactionMaximum, None, "-1.00", Some("amount")),
-        ] {
-            match propose(None, &proposal(kind, participant, amount), "ada", AT) {
-                Ok(Outcome::Executed(limit)) => {
-                    assert_eq!((bad_field, limit.state), (None, LimitState::Proposed));
-                    assert_eq!((limit.proposed_by.as_str(), limit.effective_at), ("ada", None));
-                }
-                Err(LimitError::Malformed { field, .. }) => assert_eq!(Some(field), bad_field),
-                other => panic!("{other:?}"),
-            }
-        }
-    }
-
-    /// R5: the id is the key, the whole body is compared.
-    #[test]
-    fn the_same_proposal_again_is_the_stored_one() {
-        let stored = proposed(LimitKind::NetDebitCap);
-        let same = stored.proposal.clone();
-        assert_eq!(propose(Some(&stored), &same, "bob", AT), Ok(Outcome::AlreadyApplied(stored.clone())));
-        let usd_101 = proposal(LimitKind::NetDebitCap, Some("ALFAAEXX"), "101.00").amount;
-        for other in [
-            Proposal { amount: usd_101, ..same.clone() },
-            Proposal { kind: LimitKind::SingleTransactionMaximum, ..same.clone() },
-            Proposal { participant: Some("BRAVINXX".parse().unwrap()), ..same.clone() },
-            Proposal { reason: "other".into(), ..same.clone() },
-        ] {
-            assert_eq!(propose(Some(&stored), &other, "ada", AT), Err(LimitError::Conflict(same.limit_id)));
-        }
-    }
-
-    /// R1: four eyes, with both names.
-    #[test]
-    fn the_proposer_does_not_approve() {
-        for by in ["ada", "Ada"] {
-            let error = approve(&proposed(LimitKind::NetDebitCap), by, AT, 1).unwrap_err();
-            assert!(matches!(error, LimitError::SameUser { .. }));
-            assert!(error.to_string().contains("by ada") && error.to_string().contains(by));
-        }
-    }
-
-    #[test]
-    fn a_maximum_is_in_force_at_once_and_a_cap_when_the_ledger_took_it() {
-        let Ok(Outcome::Executed(maximum)) = approve(&proposed(LimitKind::SingleTransactionMaximum), "bob", AT, 3)
-        else {
-            panic!()
-        };
-        assert_eq!((maximum.state, maximum.effective_at, maximum.approval), (LimitState::Active, Some(AT), 3));
-        let Ok(Outcome::Executed(cap)) = approve(&proposed(LimitKind::NetDebitCap), "bob", AT, 4) else { panic!() };
-        assert_eq!((cap.state, cap.effective_at), (LimitState::Approved, None));
-        let later = AT.plus_seconds(1);
-        let active = answered(&cap, &Ledger::Taken, later).unwrap();
-        assert_eq!((active.state, active.effective_at), (LimitState::Active, Some(later)));
-        assert_eq!(answered(&active, &Ledger::Taken, later), None, "an answer that comes again changes nothing");
-        assert_eq!(answered(&maximum, &Ledger::Refused("x".into()), later), None);
-    }
-
-    #[test]
-    fn a_cap_that_the_ledger_refused_can_be_approved_again() {
-        let cap = approve(&proposed(LimitKind::NetDebitCap), "bob", AT, 1).unwrap().into_inner();
-        let back = answered(&cap, &Ledger::Refused("unknown participant".into()), AT).unwrap();
-        assert_eq!((back.state, back.approved_by.as_deref()), (LimitState::Proposed, None));
-        assert_eq!(back.refusal.as_deref(), Some("unknown participant"));
-        let Ok(Outcome::Executed(again)) = approve(&back, "cyd", AT, 2) else { panic!() };
-        assert_eq!((again.state, again.refusal), (LimitState::Approved, None));
-    }
-
-    #[test]
-    fn an_approval_again_is_not_a_second_one() {
-        for kind in [LimitKind::NetDebitCap, LimitKind::SingleTransactionMaximum] {
-            let approved = approve(&proposed(kind), "bob", AT, 1).unwrap().into_inner();
-            for state in [approved.state, LimitState::Active, LimitState::Superseded] {
-                let limit = Limit { state, ..approved.clone() };
-                assert_eq!(approve(&limit, "bob", AT, 9), Ok(Outcome::AlreadyApplied(limit.clone())));
-                assert!(
-                    matches!(approve(&limit, "cyd", AT, 9), Err(LimitError::WrongState { state: s, .. }) if s == state)
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn words_read_back() {
-        for state in LimitState::ALL {
-            assert_eq!(LimitState::from_word(state.as_str()), Some(state));
-        }
-        assert_eq!(LimitState::from_word("active"), None);
-    }
-
-    proptest! {
-        /// R1 along every path: what has effect was proposed and approved by two different users.
-        #[test]
-        fn two_users_always(steps in prop::collection::vec((0..3usize, 0..3u8), 0..20), maximum in any::<bool>()) {
-            let users = ["ada", "bob", "cyd"];
-            let mut limit = proposed(if maximum { LimitKind::SingleTransactionMaximum } else { LimitKind::NetDebitCap });
-            for (user, step) in steps {
-                match step {
-                    0 => if let Ok(outcome) = approve(&limit, users[user], AT, 1) { limit = outcome.into_inner() },
-                    1 => if let Some(next) = answered(&limit, &Ledger::Taken, AT) { limit = next },
-                    _ => if let Some(next) = answered(&limit, &Ledger::Refused("no".into()), AT) { limit = next },
-                }
-                if limit.state == LimitState::Proposed {
-                    prop_assert!(limit.approved_by.is_none());
-                } else {
-                    prop_assert!(limit.approved_by.as_deref().is_some_and(|by| by != limit.proposed_by));
-                }
-            }
-        }
-    }
-}
+#[path = "limit_tests.rs"]
+mod tests;

@@ -21,7 +21,9 @@ impl Ledger {
             Command::Submit { instruction, gates, by } => self.submit(*instruction, gates, &by, at),
             Command::Commit { id, payer, by } => self.commit(id, payer, &by, at),
             Command::Cancel { id, payer, reason, by } => self.cancel(id, payer, reason, &by, at),
-            Command::Release { id, release, reason, by } => self.release(id, release, reason, &by, at),
+            Command::Release { id, release, reason, gates, by } => {
+                self.release(id, release, reason, gates.as_deref(), &by, at)
+            }
             Command::Deposit { id, hash, participant, amount, reference, by } => {
                 self.once(id, hash, |l| l.deposit(id, participant, amount, reference, &by, at))
             }
@@ -46,11 +48,11 @@ impl Ledger {
             }
             Command::OpenWindow { id, currency } => self.open_window(id, currency, at),
             Command::SealWindow { id, next, by } => self.seal_window(id, next, &by, at),
-            Command::Earmark { group, hash, windows } => {
-                self.once(CommandId::new(group.uuid()), hash, |l| l.earmark(group, &windows, at))
+            Command::Earmark { group, hash, windows, by } => {
+                self.once(CommandId::new(group.uuid()), hash, |l| l.earmark(group, &windows, &by, at))
             }
-            Command::Settle { group, hash, windows, legs } => {
-                self.once(CommandId::new(group.uuid()), hash, |l| l.settle(group, &windows, &legs, at))
+            Command::Settle { group, hash, windows, legs, by } => {
+                self.once(CommandId::new(group.uuid()), hash, |l| l.settle(group, &windows, &legs, &by, at))
             }
             Command::ExpireDue => Ok(Applied::Executed(Answer::Expired(self.expire_due(at)))),
         }
@@ -317,7 +319,7 @@ impl Ledger {
         let proposed_by = match self.known.commands.get(&id.uuid()) {
             Some(row) if row.hash != hash => return Err(Denied::conflict("command id", id)),
             Some(CommandRow { answer: Answer::Collateral { proposed_by, approved_by }, .. }) => {
-                if approved_by.is_some() || *proposed_by == by.user {
+                if approved_by.is_some() || proposed_by.eq_ignore_ascii_case(&by.user) {
                     let answer =
                         Answer::Collateral { proposed_by: proposed_by.clone(), approved_by: approved_by.clone() };
                     return Ok(Applied::AlreadyApplied(answer));

@@ -102,10 +102,14 @@ pub struct Gates {
     pub list_versions: Vec<String>,
     /// Version of the screening rule.
     pub rule_version: String,
+    /// Compliance's best match in ten-thousandths.
+    pub screening_score: u32,
     /// Risk's refusal: `breaker_open` or `limit`.
     pub risk_refusal: Option<Refusal>,
     /// Version of the limits and breakers.
     pub risk_version: u64,
+    /// The only window in which risk lets it be committed; any where none.
+    pub risk_window: Option<WindowId>,
 }
 
 /// A command to the ledger.
@@ -117,8 +121,8 @@ pub enum Command {
     Commit { id: TransactionId, payer: ParticipantId, by: By },
     /// Gives a reservation back.
     Cancel { id: TransactionId, payer: ParticipantId, reason: String, by: By },
-    /// Ends HELD.
-    Release { id: TransactionId, release: bool, reason: String, by: By },
+    /// Ends HELD. A release comes with what risk says now.
+    Release { id: TransactionId, release: bool, reason: String, gates: Option<Box<Gates>>, by: By },
     /// Mints tokens.
     Deposit { id: CommandId, hash: BodyHash, participant: ParticipantId, amount: Money, reference: String, by: By },
     /// Locks tokens for a withdrawal.
@@ -161,9 +165,15 @@ pub enum Command {
     /// Seals a window and may open the next.
     SealWindow { id: WindowId, next: Option<WindowId>, by: By },
     /// Locks what debtors lack.
-    Earmark { group: PostingGroupId, hash: BodyHash, windows: Vec<WindowId> },
+    Earmark { group: PostingGroupId, hash: BodyHash, windows: Vec<WindowId>, by: By },
     /// Posts a settlement.
-    Settle { group: PostingGroupId, hash: BodyHash, windows: Vec<WindowId>, legs: Vec<(ParticipantId, Money)> },
+    Settle {
+        group: PostingGroupId,
+        hash: BodyHash,
+        windows: Vec<WindowId>,
+        legs: Vec<(ParticipantId, Money)>,
+        by: By,
+    },
     /// Ends reservations that ran out.
     ExpireDue,
 }

@@ -166,7 +166,14 @@ impl Ledger {
 
     /// Takes what was changed since the last call.
     pub fn take_effects(&mut self) -> Effects {
-        std::mem::take(&mut self.effects)
+        let mut effects = std::mem::take(&mut self.effects);
+        // What is new is written once, as it is at the end.
+        if !effects.changed.is_empty() {
+            effects.new.iter().for_each(|id| {
+                effects.changed.remove(id);
+            });
+        }
+        effects
     }
 
     /// Forgets what no later command can touch: what was read for the batch, and empty accounts of

@@ -77,6 +77,8 @@ struct Model {
     /// Transactions of each window, in order (L8).
     committed: BTreeMap<WindowId, Vec<TransactionId>>,
     outcomes: BTreeMap<TransactionId, TransactionState>,
+    /// Spendable and locked tokens of each participant, from events alone.
+    told: BTreeMap<ParticipantId, (i128, i128)>,
 }
 
 impl Model {
@@ -106,6 +108,73 @@ impl Model {
         let effects = self.ledger.take_effects();
         self.replay(&effects);
         self.obligations(&effects);
+        self.told(&effects);
+    }
+
+    /// Every token posting has its event: whoever adds events up has the ledger's balances.
+    fn told(&mut self, effects: &Effects) {
+        let units = |amount: &deltran_events::Amount| amount.money(usd()).unwrap().minor().units();
+        let mut add = |who: ParticipantId, tokens: i128, locked: i128| {
+            let sums = self.told.entry(who).or_default();
+            *sums = (sums.0 + tokens, sums.1 + locked);
+        };
+        let gross = |id: &TransactionId| {
+            self.submitted.iter().any(|i| i.id == *id && i.model == SettlementModel::Gross)
+        };
+        for said in &effects.events {
+            match &said.event {
+                Event::TransactionCreated(e) if e.settlement_model == SettlementModel::Gross => match e.state {
+                    TransactionState::Committed => {
+                        add(e.payer, -units(&e.amount), 0);
+                        add(e.payee, units(&e.amount), 0);
+                    }
+                    TransactionState::Reserved => add(e.payer, -units(&e.amount), units(&e.amount)),
+                    _ => {}
+                },
+                Event::TransactionReleased(e) if e.state == TransactionState::Reserved && gross(&e.transaction_id) => {
+                    let i = self.submitted.iter().find(|i| i.id == e.transaction_id).unwrap();
+                    let units = i.amount.minor().units();
+                    add(i.payer, -units, units);
+                }
+                Event::TransactionCommitted(e) if e.settlement_model == SettlementModel::Gross => {
+                    // From HELD it comes out of what may be spent.
+                    let held = effects.events.iter().any(|other| {
+                        matches!(&other.event, Event::TransactionReleased(r) if r.transaction_id == e.transaction_id)
+                    });
+                    let (tokens, locked) = if held { (-units(&e.amount), 0) } else { (0, -units(&e.amount)) };
+                    add(e.payer, tokens, locked);
+                    add(e.payee, units(&e.amount), 0);
+                }
+                Event::TransactionCancelled(e) if gross(&e.transaction_id) => {
+                    add(e.payer, units(&e.amount), -units(&e.amount));
+                }
+                Event::TransactionExpired(e) if gross(&e.transaction_id) => {
+                    add(e.payer, units(&e.amount), -units(&e.amount));
+                }
+                Event::DepositConfirmed(e) => add(e.participant, units(&e.amount), 0),
+                Event::WithdrawalRequested(e) => add(e.participant, -units(&e.amount), units(&e.amount)),
+                Event::WithdrawalConfirmed(e) => add(e.participant, 0, -units(&e.amount)),
+                Event::WithdrawalFailed(e) => add(e.participant, units(&e.amount), -units(&e.amount)),
+                Event::WindowEarmarked(e) => {
+                    for earmark in &e.earmarks {
+                        add(earmark.participant, -units(&earmark.amount), units(&earmark.amount));
+                    }
+                }
+                Event::SettlementPosted(e) => {
+                    for leg in &e.legs {
+                        let (net, back) = (units(&leg.net), units(&leg.given_back));
+                        add(leg.participant, net.max(0) + back, -((-net).max(0) + back));
+                    }
+                }
+                _ => {}
+            }
+        }
+        for bank in BANKS {
+            let locked = |key: &AccountKey| matches!(key, AccountKey::Reserved(p, ..) if *p == who(bank));
+            let locked = self.replayed.iter().filter(|(k, _)| locked(k)).map(|(_, s)| s.balance().units()).sum();
+            let tokens = self.ledger.settlement(who(bank), usd()).units();
+            assert_eq!(self.told.get(&who(bank)).copied().unwrap_or_default(), (tokens, locked), "{bank} by events");
+        }
     }
 
     fn replay(&mut self, effects: &Effects) {
@@ -174,7 +243,7 @@ impl Model {
             }
             Op::Release { which, release } => {
                 if let Some(i) = pick(&self.submitted, which) {
-                    let _ = self.run(Command::Release { id: i.id, release, reason: String::new(), by: by("c") });
+                    let _ = self.run(Command::Release { id: i.id, release, reason: String::new(), gates: None, by: by("c") });
                 }
             }
             Op::Return { which, units } => {
@@ -260,7 +329,7 @@ impl Model {
             Op::Earmark { which, two } => {
                 let windows = self.sealed(which, two);
                 let group = PostingGroupId::new(id(self.fresh()));
-                let _ = self.run(Command::Earmark { group, hash: [0; 32], windows });
+                let _ = self.run(Command::Earmark { group, hash: [0; 32], windows, by: by("s") });
             }
             Op::Settle { which, two } => {
                 let windows = self.sealed(which, two);
@@ -273,7 +342,7 @@ impl Model {
                 }
                 let legs = legs.into_iter().map(|(p, m)| (p, money(m.units()))).collect();
                 let group = PostingGroupId::new(id(self.fresh()));
-                let _ = self.run(Command::Settle { group, hash: [0; 32], windows, legs });
+                let _ = self.run(Command::Settle { group, hash: [0; 32], windows, legs, by: by("s") });
             }
             Op::Wait { seconds } => {
                 self.now += seconds;

@@ -6,7 +6,7 @@ use deltran_events::data::transactions::{
 };
 use deltran_kernel::{ParticipantId, Timestamp, TransactionId};
 
-use super::command::{Answer, Applied, By, ParticipantState};
+use super::command::{Answer, Applied, By, Gates, ParticipantState};
 use super::effects::Record;
 use super::ledger::Ledger;
 use super::refusal::{Denied, Refusal, RefusalCode};
@@ -134,12 +134,13 @@ impl Ledger {
         true
     }
 
-    /// Ends HELD. A release checks everything again and may end in a refusal.
+    /// Ends HELD. A release checks everything again, with what risk says now, and may end in a refusal.
     pub(super) fn release(
         &mut self,
         id: TransactionId,
         release: bool,
         reason: String,
+        gates: Option<&Gates>,
         by: &By,
         at: Timestamp,
     ) -> Decided {
@@ -152,10 +153,13 @@ impl Ledger {
         }
         let i = record.instruction.clone();
         let verdict = if release {
-            self.check(&i, None)
+            self.check(&i, gates)
         } else {
             Err(Refusal::new(RefusalCode::Compliance, format!("compliance rejected the transaction: {reason}")))
         };
+        if matches!(verdict, Ok(Way::Commit)) {
+            self.check_risk_window(&i, gates)?;
+        }
         // ---- writes
         let state = match verdict {
             Err(refusal) => {

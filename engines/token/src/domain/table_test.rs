@@ -59,8 +59,10 @@ pub(super) fn approve() -> Gates {
         evidence: "no_parties".into(),
         list_versions: vec![],
         rule_version: "1".into(),
+        screening_score: 0,
         risk_refusal: None,
         risk_version: 1,
+        risk_window: None,
     }
 }
 
@@ -302,6 +304,7 @@ fn held_reserves_nothing_and_is_checked_again() {
             id: TransactionId::new(id(n)),
             release,
             reason: "reviewed".into(),
+            gates: Some(Box::new(approve())),
             by: by("compliance-engine"),
         };
         l.execute(command, at(20)).map(|a| a.into_parts())
@@ -313,6 +316,34 @@ fn held_reserves_nothing_and_is_checked_again() {
     let record = &ledger.known.transactions[&TransactionId::new(id(2))];
     assert_eq!(record.refusal.as_ref().map(|r| r.code), Some(RefusalCode::Cap));
     assert_eq!(record.outcome().state, TransactionState::Held, "the submission's answer stays what it was");
+}
+
+/// What risk says when a held transaction is released counts as it does when one is submitted.
+#[test]
+fn a_release_is_refused_where_risk_refuses_it() {
+    let mut ledger = two_banks();
+    let held = Gates { decision: ScreeningDecision::Review, ..approve() };
+    submit_with(&mut ledger, instruction(1, "ALFAAEXX", "BRAVINXX", 60), held, at(10));
+    let limit = Refusal::new(RefusalCode::Limit, "too much");
+    let gates = Some(Box::new(Gates { risk_refusal: Some(limit.clone()), ..approve() }));
+    let (id, reason, by) = (TransactionId::new(id(1)), "reviewed".into(), by("compliance-engine"));
+    let released = ledger.execute(Command::Release { id, release: true, reason, gates, by }, at(20)).unwrap();
+    assert_eq!(released.into_parts().0, Answer::Transaction(TransactionState::Rejected));
+    assert_eq!(ledger.known.transactions[&id].refusal, Some(limit));
+}
+
+/// A verdict for one window lets nothing into another: that is undecided, and nothing of it is stored.
+#[test]
+fn a_verdict_for_a_window_counts_in_that_window_only() {
+    let mut ledger = two_banks();
+    let submit = |l: &mut Ledger, n, judged_for| {
+        let gates = Ok(Box::new(Gates { risk_window: Some(window(judged_for)), ..approve() }));
+        let instruction = Box::new(instruction(n, "ALFAAEXX", "BRAVINXX", 1));
+        l.execute(Command::Submit { instruction, gates, by: by("bank") }, at(10))
+    };
+    assert!(matches!(submit(&mut ledger, 1, 901), Err(Denied::Undecided(_))));
+    assert!(!ledger.known.transactions.contains_key(&TransactionId::new(id(1))));
+    assert!(submit(&mut ledger, 1, 900).is_ok());
 }
 
 #[test]
@@ -348,6 +379,7 @@ fn settlement_is_all_or_nothing() {
     let proposed = Answer::Collateral { proposed_by: "ada".into(), approved_by: None };
     assert_eq!(ledger.execute(collateral("ada"), at(3)), Ok(Applied::Executed(proposed.clone())));
     assert_eq!(ledger.execute(collateral("ada"), at(3)), Ok(Applied::AlreadyApplied(proposed)), "four eyes");
+    assert!(matches!(ledger.execute(collateral("Ada"), at(3)), Ok(Applied::AlreadyApplied(_))), "the same user, spelt otherwise");
     let applied = Answer::Collateral { proposed_by: "ada".into(), approved_by: Some("bob".into()) };
     assert_eq!(ledger.execute(collateral("bob"), at(3)), Ok(Applied::Executed(applied)));
     let spend = Instruction { model: SettlementModel::Gross, ..instruction(1, "ALFAAEXX", "BRAVINXX", 950) };
@@ -361,6 +393,7 @@ fn settlement_is_all_or_nothing() {
             hash: [0; 32],
             windows: vec![window(900)],
             legs: vec![(who("ALFAAEXX"), money(legs[0])), (who("BRAVINXX"), money(legs[1]))],
+            by: by("settlement"),
         };
         l.execute(command, at(12))
     };
@@ -378,7 +411,8 @@ fn settlement_is_all_or_nothing() {
     // What came in covers the debt first: only the rest may be spent.
     let spend =
         |n, units| Instruction { model: SettlementModel::Gross, ..instruction(n, "ALFAAEXX", "BRAVINXX", units) };
-    let earmark = Command::Earmark { group: PostingGroupId::new(id(502)), hash: [0; 32], windows: vec![window(900)] };
+    let (group, windows) = (PostingGroupId::new(id(502)), vec![window(900)]);
+    let earmark = Command::Earmark { group, hash: [0; 32], windows, by: by("settlement") };
     let Answer::Funding { debtors, .. } = ledger.execute(earmark, at(13)).unwrap().into_parts().0 else { panic!() };
     assert_eq!((debtors[0].required.units(), debtors[0].reserved.units()), (100, 100));
     assert_eq!(code(&submit(&mut ledger, spend(3, 11))), Some(RefusalCode::Liquidity));

@@ -39,7 +39,11 @@ impl Ledger {
             };
         }
         let gates = gates.map_err(Denied::Undecided)?;
-        let outcome = match self.check(&i, Some(&gates)) {
+        let way = self.check(&i, Some(&gates));
+        if matches!(way, Ok(Way::Commit)) {
+            self.check_risk_window(&i, Some(&gates))?;
+        }
+        let outcome = match way {
             Err(refusal) => self.reject(i, refusal, by, at),
             Ok(Way::Hold) => self.accept(i, TransactionState::Held, &gates, by, at),
             Ok(Way::Reserve) => self.accept(i, TransactionState::Reserved, &gates, by, at),
@@ -48,8 +52,8 @@ impl Ledger {
         Ok(Applied::Executed(Answer::Outcome(outcome)))
     }
 
-    /// All checks of a submission, in the documented order. Without gates (a release) what compliance
-    /// and risk said before stands.
+    /// All checks of a submission, in the documented order. Without gates what compliance and risk said
+    /// before stands.
     pub(super) fn check(&self, i: &Instruction, gates: Option<&Gates>) -> Result<Way, Refusal> {
         let currency = i.amount.currency();
         for participant in [i.payer, i.payee] {
@@ -97,6 +101,15 @@ impl Ledger {
         }
         self.check_funds(i)?;
         Ok(if i.reserve_for.is_some() { Way::Reserve } else { Way::Commit })
+    }
+
+    /// Whether the window that a commit goes into is the one that risk judged it for, where risk named one.
+    pub(super) fn check_risk_window(&self, i: &Instruction, gates: Option<&Gates>) -> Result<(), Denied> {
+        let judged_for = gates.and_then(|g| g.risk_window);
+        if judged_for.is_none() || judged_for == self.open.get(&i.amount.currency()).copied() {
+            return Ok(());
+        }
+        Err(Denied::Undecided("the clearing window has changed since risk was asked: try again with the same id".into()))
     }
 
     fn check_return(&self, i: &Instruction) -> Result<(), Refusal> {
@@ -287,6 +300,7 @@ impl Ledger {
                 screening_evidence: gates.evidence.clone(),
                 list_versions: gates.list_versions.clone(),
                 rule_version: gates.rule_version.clone(),
+                screening_score: Some(gates.screening_score),
                 risk_version: gates.risk_version,
                 cap_headroom: if debited && net { headroom(Self::cap_headroom) } else { None },
                 cover_headroom: if debited { headroom(Self::cover_headroom) } else { None },
@@ -350,7 +364,7 @@ impl Ledger {
         if let Some(record) = self.known.transactions.get_mut(&original) {
             record.returned = record.returned.add(amount).unwrap_or(record.returned);
             record.updated_at = at;
-            self.changed(original);
+            self.effects.changed.insert(original);
         }
     }
 
@@ -388,18 +402,12 @@ impl Ledger {
         }
     }
 
-    fn changed(&mut self, id: TransactionId) {
-        if !self.effects.new.contains(&id) {
-            self.effects.changed.insert(id);
-        }
-    }
-
     pub(super) fn set_state(&mut self, mut record: Record, state: TransactionState, at: Timestamp) {
         let id = record.instruction.id;
         record.state = state;
         record.updated_at = at;
         self.known.transactions.insert(id, record);
-        self.changed(id);
+        self.effects.changed.insert(id);
     }
 
     pub(super) fn say_rejected(&mut self, record: &Record, was_held: bool, by: &By) {

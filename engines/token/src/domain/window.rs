@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use deltran_events::data::transactions::{CoverPolicy, WindowSealed};
+use deltran_events::data::transactions::{
+    CoverPolicy, Earmark, SettledLeg, SettlementPosted, WindowEarmarked, WindowSealed,
+};
 use deltran_kernel::{Currency, Minor, Money, ParticipantId, PostingGroupId, Timestamp, WindowId};
 use sha2::Digest;
 
@@ -15,6 +17,11 @@ type Decided = Result<Applied<Answer>, Denied>;
 
 /// A transfer to be posted.
 type Transfer = (AccountKey, AccountKey, Minor);
+
+/// Debtors in one `window.earmarked`, so that an event never becomes too large.
+const EARMARKS_PER_EVENT: usize = 400;
+/// Legs in one `settlement.posted`, which also names up to a thousand windows.
+const LEGS_PER_EVENT: usize = 200;
 
 impl Ledger {
     pub(super) fn open_window(&mut self, id: WindowId, currency: Currency, at: Timestamp) -> Decided {
@@ -76,8 +83,10 @@ impl Ledger {
             return Err(Denied::Breach { invariant: "L3", detail });
         }
         // ---- writes
+        let mut locked = Vec::new();
         for (member, debit, earmark) in earmarks {
             self.earmark_for(member, currency, id, earmark, About::default(), at);
+            locked.push((member, earmark));
             if let Some(membership) = self.memberships.get_mut(&(member, currency)) {
                 membership.sealed_debit = membership.sealed_debit.add(debit).unwrap_or_default();
                 let rest = debit.sub(earmark).unwrap_or_default();
@@ -112,7 +121,23 @@ impl Ledger {
             self.start_window(next, currency, at);
         }
         self.say(id.to_string(), None, by, event);
+        self.say_earmarked(id, currency, &locked, by);
         Ok(Applied::Executed(answer))
+    }
+
+    fn say_earmarked(&mut self, id: WindowId, currency: Currency, locked: &[(ParticipantId, Minor)], by: &By) {
+        let earmarks: Vec<Earmark> = locked
+            .iter()
+            .filter(|(_, amount)| amount.is_positive())
+            .map(|(participant, amount)| Earmark {
+                participant: *participant,
+                amount: Money::new(*amount, currency).into(),
+            })
+            .collect();
+        for earmarks in earmarks.chunks(EARMARKS_PER_EVENT) {
+            let event = WindowEarmarked { window_id: id, currency, earmarks: earmarks.to_vec() };
+            self.say(id.to_string(), None, by, event);
+        }
     }
 
     fn earmark_for(
@@ -191,10 +216,17 @@ impl Ledger {
     }
 
     /// Locks what each net debtor of the windows still lacks, as far as its tokens go.
-    pub(super) fn earmark(&mut self, group: PostingGroupId, ids: &[WindowId], at: Timestamp) -> Result<Answer, Denied> {
+    pub(super) fn earmark(
+        &mut self,
+        group: PostingGroupId,
+        ids: &[WindowId],
+        by: &By,
+        at: Timestamp,
+    ) -> Result<Answer, Denied> {
         let currency = self.sealed_windows(ids)?;
         let debtors = self.funding(ids, currency)?;
         // ---- writes
+        let mut locked: BTreeMap<WindowId, Vec<(ParticipantId, Minor)>> = BTreeMap::new();
         for debtor in &debtors {
             let mut lacking = debtor.required.sub(debtor.reserved).unwrap_or_default().or_zero();
             for id in ids {
@@ -205,11 +237,15 @@ impl Ledger {
                 let tokens = self.settlement(member, currency).or_zero();
                 let amount = lacking.at_most(rest).at_most(tokens);
                 self.earmark_for(member, currency, *id, amount, About::group(group), at);
+                locked.entry(*id).or_default().push((member, amount));
                 lacking = lacking.sub(amount).unwrap_or_default();
                 if let Some(membership) = self.memberships.get_mut(&(member, currency)) {
                     membership.unfunded = membership.unfunded.sub(amount).unwrap_or_default();
                 }
             }
+        }
+        for (id, locked) in &locked {
+            self.say_earmarked(*id, currency, locked, by);
         }
         Ok(Answer::Funding { at, debtors: self.funding(ids, currency)? })
     }
@@ -221,6 +257,7 @@ impl Ledger {
         group: PostingGroupId,
         ids: &[WindowId],
         legs: &[(ParticipantId, Money)],
+        by: &By,
         at: Timestamp,
     ) -> Result<Answer, Denied> {
         let currency = self.sealed_windows(ids)?;
@@ -255,12 +292,56 @@ impl Ledger {
             });
         }
         // ---- writes
+        self.say_settled(group, ids, currency, &net, &token_legs, by, at);
         for (debit, credit, amount) in token_legs.into_iter().chain(position_legs) {
             let posted = self.post(debit, credit, amount, About::group(group), at);
             debug_assert!(posted.is_ok(), "range is checked before");
         }
         self.close_windows(ids, currency, at);
         Ok(Answer::Funding { at, debtors })
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "what is posted, about what, by whom and when")]
+    fn say_settled(
+        &mut self,
+        group: PostingGroupId,
+        ids: &[WindowId],
+        currency: Currency,
+        net: &BTreeMap<ParticipantId, Minor>,
+        token_legs: &[Transfer],
+        by: &By,
+        at: Timestamp,
+    ) {
+        let mut back: BTreeMap<ParticipantId, Minor> = BTreeMap::new();
+        for (debit, credit, amount) in token_legs {
+            if let (AccountKey::Reserved(member, ..), AccountKey::Settlement(..)) = (debit, credit) {
+                let sum = back.entry(*member).or_insert(Minor::ZERO);
+                *sum = sum.add(*amount).unwrap_or_default();
+            }
+        }
+        let legs: Vec<SettledLeg> = net
+            .iter()
+            .map(|(participant, net)| SettledLeg {
+                participant: *participant,
+                net: Money::new(*net, currency).into(),
+                given_back: Money::new(back.get(participant).copied().unwrap_or_default(), currency).into(),
+            })
+            .collect();
+        // A settlement without legs is one all the same.
+        let parts = legs.len().div_ceil(LEGS_PER_EVENT).max(1);
+        for part in 1..=parts {
+            let from = (part - 1) * LEGS_PER_EVENT;
+            let event = SettlementPosted {
+                group_id: group,
+                window_ids: ids.to_vec(),
+                currency,
+                part: part as u32,
+                parts: parts as u32,
+                legs: legs.iter().skip(from).take(LEGS_PER_EVENT).cloned().collect(),
+                posted_at: at,
+            };
+            self.say(group.to_string(), None, by, event);
+        }
     }
 
     /// Token legs: debtors pay the hub out of what is locked, what is locked beyond that goes back, the

@@ -1,6 +1,7 @@
 //! What only other engines may ask: windows, linked postings, limits, releases.
 
 use deltran_api::token::v1 as pb;
+use deltran_events::data::transactions::TransactionState;
 use deltran_kernel::{Currency, ParticipantId, PostingGroupId, WindowId};
 use deltran_runtime::wire::{money, parse, parse_optional, text, to_timestamp};
 use deltran_runtime::{Caller, Failure};
@@ -49,6 +50,7 @@ impl Api {
         &self,
         request: Request<pb::PostLinkedRequest>,
     ) -> Result<Response<pb::PostLinkedResponse>, Failure> {
+        let caller = Caller::of(&request)?;
         let request = request.into_inner();
         let hash = body_hash(&request);
         let group: PostingGroupId = parse("group_id", &request.group_id)?;
@@ -56,7 +58,7 @@ impl Api {
             request.window_ids.iter().map(|w| parse("window_ids", w)).collect::<Result<_, _>>()?;
         let command = match request.operation {
             Some(pb::post_linked_request::Operation::Earmark(_)) => {
-                Command::Earmark { group, hash, windows: windows.clone() }
+                Command::Earmark { group, hash, windows: windows.clone(), by: by(&caller) }
             }
             Some(pb::post_linked_request::Operation::Settle(settle)) => {
                 let mut legs = Vec::with_capacity(settle.legs.len());
@@ -64,7 +66,7 @@ impl Api {
                     let participant: ParticipantId = parse("legs.participant", &leg.participant)?;
                     legs.push((participant, money("legs.net", leg.net.as_ref())?));
                 }
-                Command::Settle { group, hash, windows: windows.clone(), legs }
+                Command::Settle { group, hash, windows: windows.clone(), legs, by: by(&caller) }
             }
             None => return Err(Failure::malformed("operation", "is missing")),
         };
@@ -108,7 +110,12 @@ impl Api {
         let request = request.into_inner();
         let id = parse("transaction_id", &request.transaction_id)?;
         let reason = text("reason", &request.reason, 140)?;
-        let command = Command::Release { id, release: request.release, reason, by: by(&caller) };
+        let held = self.store.transaction_row(id).await?.filter(|row| row.record.state == TransactionState::Held);
+        let gates = match held.filter(|_| request.release) {
+            Some(row) => Some(Box::new(self.submissions.risk_of_release(&row.record.instruction).await?)),
+            None => None,
+        };
+        let command = Command::Release { id, release: request.release, reason, gates, by: by(&caller) };
         self.engine_answer(command).await?;
         let row = self.store.transaction_row(id).await?.ok_or_else(|| Failure::not_found("transaction", id))?;
         Ok(Response::new(pb::ReleaseTransactionResponse { transaction: Some(encode::view(&row)) }))

@@ -1,6 +1,7 @@
 //! Reading: transactions, balances, postings, participants, invariants.
 
 use deltran_api::token::v1 as pb;
+use deltran_events::Domain;
 use deltran_events::data::transactions::TransactionState;
 use deltran_kernel::{Currency, ParticipantId, TransactionId};
 use deltran_runtime::wire::{next_token, page, parse, parse_optional, to_timestamp};
@@ -9,7 +10,7 @@ use tonic::{Request, Response};
 
 use super::{Api, encode};
 use crate::domain::command::ParticipantState;
-use crate::store::TransactionFilter;
+use crate::store::{Balances, TransactionFilter};
 
 impl Api {
     pub(super) async fn get_transaction(
@@ -64,11 +65,12 @@ impl Api {
         let request = request.into_inner();
         let participant = caller.scope(parse_optional("participant", &request.participant)?)?;
         let currency: Option<Currency> = parse_optional("currency", &request.currency)?;
-        let (rows, hub) = self.store.balances(participant, currency).await?;
+        let Balances { rows, hub, epoch, assigned } = self.store.balances(participant, currency).await?;
         let balances = rows.iter().map(encode::balance).collect::<Result<_, _>>()?;
         // The hub's figures are not a bank's business.
         let hub = if caller.participant.is_some() { Vec::new() } else { encode::hub(&hub) };
-        Ok(Response::new(pb::GetBalancesResponse { balances, hub }))
+        let producer = format!("{}/{epoch}", Domain::Transactions.source());
+        Ok(Response::new(pb::GetBalancesResponse { balances, hub, producer, producer_seq: assigned }))
     }
 
     pub(super) async fn list_postings(

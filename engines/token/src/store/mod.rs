@@ -10,7 +10,7 @@ mod write;
 
 pub use load::WriterState;
 pub use prefetch::Wanted;
-pub use read::{BalanceRow, PostingRow, TransactionFilter, TransactionRow};
+pub use read::{BalanceRow, Balances, PostingRow, TransactionFilter, TransactionRow};
 pub use verify::{Check, Verified};
 pub use write::Batch;
 

@@ -65,6 +65,19 @@ pub struct BalanceRow {
     pub accounts: Vec<(AccountKey, Sides)>,
 }
 
+/// Balances at one moment.
+#[derive(Debug, Clone)]
+pub struct Balances {
+    /// Of participants, by participant and currency.
+    pub rows: Vec<BalanceRow>,
+    /// The hub's accounts.
+    pub hub: Vec<(AccountKey, Sides)>,
+    /// The epoch of the ledger's events.
+    pub epoch: i64,
+    /// The number of the last event then.
+    pub assigned: u64,
+}
+
 impl Store {
     /// A page of transactions, in order of decision.
     pub async fn transactions(
@@ -149,7 +162,7 @@ impl Store {
         &self,
         participant: Option<ParticipantId>,
         currency: Option<Currency>,
-    ) -> Result<(Vec<BalanceRow>, Vec<(AccountKey, Sides)>), DbError> {
+    ) -> Result<Balances, DbError> {
         let (p, c) = (participant.map(|p| p.to_string()), currency.map(|c| c.code().to_owned()));
         let mut tx = self.db.begin().await?;
         sqlx::query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY").execute(&mut *tx).await?;
@@ -177,6 +190,9 @@ impl Store {
         .bind(c.as_deref())
         .fetch_all(&mut *tx)
         .await?;
+        // Written by every batch with its events, so that the same snapshot tells after which event it stands.
+        let (epoch, assigned): (i64, i64) =
+            sqlx::query_as("SELECT epoch, assigned FROM outbox_counter").fetch_one(&mut *tx).await?;
         tx.commit().await?;
         let mut keyed = Vec::with_capacity(accounts.len());
         for (kind, currency, participant, purpose, debits, credits) in accounts {
@@ -197,7 +213,8 @@ impl Store {
             rows.push(BalanceRow { participant, currency, terms, net_holds: minor(holds)?, accounts });
         }
         let hub = keyed.into_iter().filter(|(key, _)| key.participant().is_none()).collect();
-        Ok((rows, hub))
+        let assigned = u64::try_from(assigned).map_err(DbError::corrupt)?;
+        Ok(Balances { rows, hub, epoch, assigned })
     }
 
     /// A page of participants with their currencies, by id.

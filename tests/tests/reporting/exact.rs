@@ -1,0 +1,154 @@
+//! Exact to the minor unit: while payments flow, when everything is delivered again, and when something is wrong.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use deltran_api::reporting::v1::ReportState;
+use deltran_tests::eventually;
+use deltran_tests::tie_out::{self, ended, report, tie_out};
+use deltran_kernel::Clock;
+use futures::StreamExt;
+
+use crate::support::*;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_ledger_at_work_ties_at_the_event_where_it_was_asked() {
+    let (stack, _) = platform("").await;
+    join(&stack, ALFA, "100000.00", "90000.00").await;
+    join(&stack, BRAV, "100000.00", "90000.00").await;
+    open(&stack, 1).await;
+    let stack = Arc::new(stack);
+    let stop = Arc::new(AtomicBool::new(false));
+    let paying = tokio::spawn({
+        let (stack, stop) = (stack.clone(), stop.clone());
+        async move {
+            let mut n = 0u32;
+            while !stop.load(Ordering::SeqCst) {
+                n += 1;
+                paid(&stack, &format!("a{n}"), ALFA, BRAV, "1.01", n.is_multiple_of(3)).await;
+                paid(&stack, &format!("b{n}"), BRAV, ALFA, "0.99", n.is_multiple_of(5)).await;
+                if n == 30 {
+                    close(&stack, 1, Some(2)).await;
+                }
+            }
+            n
+        }
+    });
+    for _ in 0..8 {
+        let (trial, _, manifest) = report(&stack.channel(), trial_balance()).await;
+        assert_eq!(manifest.totals["USD_ties"], "yes", "{trial:?}");
+    }
+    settled(&stack, 1).await;
+    for _ in 0..3 {
+        let (trial, _, manifest) = report(&stack.channel(), trial_balance()).await;
+        assert_eq!(manifest.totals["USD_ties"], "yes", "{trial:?}");
+    }
+    stop.store(true, Ordering::SeqCst);
+    assert!(paying.await.unwrap() > 30);
+    Arc::into_inner(stack).unwrap().stop().await;
+}
+
+/// Every message of the streams is published again, as a broker that forgot would have it: nothing counts twice.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_delivered_again_counts_once() {
+    let (stack, clock) = platform("").await;
+    join(&stack, ALFA, "100.00", "50.00").await;
+    join(&stack, BRAV, "100.00", "50.00").await;
+    open(&stack, 1).await;
+    paid(&stack, "n1", ALFA, BRAV, "12.34", false).await;
+    paid(&stack, "g1", BRAV, ALFA, "0.01", true).await;
+    close(&stack, 1, None).await;
+    settled(&stack, 1).await;
+    let before = tie_out(&stack.channel(), clock.now()).await;
+    let mut again = 0;
+    for name in ["TRANSACTIONS", "CLEARING", "SETTLEMENT", "REPORTING"] {
+        let jetstream = stack.broker.jetstream();
+        let mut stream = jetstream.get_stream(name).await.unwrap();
+        let last = stream.info().await.unwrap().state.last_sequence;
+        for sequence in 1..=last {
+            let message = stream.get_raw_message(sequence).await.unwrap();
+            jetstream.publish(message.subject, message.payload).await.unwrap().await.unwrap();
+            again += 1;
+        }
+    }
+    assert!(again > 20);
+    for name in ["events_transactions_reporting", "events_clearing_reporting", "events_settlement_reporting"] {
+        let seen = || stack.metrics.consumed.with_label_values(&[name, "duplicate"]).get();
+        eventually("duplicates to be seen", async || (seen() > 0).then_some(())).await;
+    }
+    for (stream, name) in [
+        ("TRANSACTIONS", "events_transactions_reporting"),
+        ("CLEARING", "events_clearing_reporting"),
+        ("SETTLEMENT", "events_settlement_reporting"),
+        ("REPORTING", "reporting-engine-consumer"),
+    ] {
+        eventually("everything to be acknowledged", async || {
+            let consumer: async_nats::jetstream::consumer::PullConsumer =
+                stack.broker.jetstream().get_stream(stream).await.ok()?.get_consumer(name).await.ok()?;
+            let info = consumer.cached_info();
+            (info.num_pending == 0 && info.num_ack_pending == 0).then_some(())
+        })
+        .await;
+    }
+    assert_eq!(tie_out(&stack.channel(), clock.now()).await, before);
+    stack.stop().await;
+}
+
+/// Somebody changes what is stored: no tie is claimed, and a statement that does not add up is not written.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_difference_is_told_and_what_does_not_add_up_is_not_written() {
+    let (stack, clock) = platform("").await;
+    join(&stack, ALFA, "100.00", "50.00").await;
+    join(&stack, BRAV, "100.00", "50.00").await;
+    open(&stack, 1).await;
+    paid(&stack, "n1", ALFA, BRAV, "12.34", false).await;
+    close(&stack, 1, None).await;
+    settled(&stack, 1).await;
+    tie_out(&stack.channel(), clock.now()).await;
+    let pool = stack.postgres.pool().await;
+    let change = |sql: &'static str| sqlx::query(sql).execute(&pool);
+    change("UPDATE reporting.balance SET balance = balance + CASE participant WHEN 'ALFAAEXX' THEN 1 ELSE -1 END
+            WHERE account = 'SETTLEMENT'")
+        .await
+        .unwrap();
+    let (trial, files, manifest) = report(&stack.channel(), trial_balance()).await;
+    assert_eq!(manifest.totals["USD_ties"], "no");
+    let told = "USD differs from the ledger at event ";
+    assert!(trial.note.contains(told) && trial.note.contains("SETTLEMENT of ALFAAEXX"), "{}", trial.note);
+    assert!(String::from_utf8_lossy(&files["trial-balance.html"]).contains(told));
+    change("UPDATE reporting.balance SET balance = balance + 1 WHERE participant = 'BRAVINXX'").await.unwrap();
+    let asked = tie_out::request(&stack.channel(), trial_balance()).await;
+    let failed = ended(&stack.channel(), &asked.report_id).await;
+    assert!(failed.state() == ReportState::Failed && failed.note.starts_with("P5"), "{failed:?}");
+
+    change("UPDATE reporting.flow SET paid = paid + 1 WHERE participant = 'ALFAAEXX'").await.unwrap();
+    change("UPDATE reporting.flow SET received = received + 1 WHERE participant = 'BRAVINXX'").await.unwrap();
+    for subject in [of_window(ALFA, 1), settlement(1)] {
+        let asked = tie_out::request(&stack.channel(), subject).await;
+        let failed = ended(&stack.channel(), &asked.report_id).await;
+        assert!(failed.state() == ReportState::Failed, "{failed:?}");
+        assert!(failed.note.starts_with("P2") || failed.note.starts_with("P4"), "{failed:?}");
+    }
+    let refused = change("DELETE FROM reporting.entry").await.unwrap_err();
+    assert!(refused.to_string().contains("append-only"), "{refused}");
+    let mut left = Vec::new();
+    let mut open = vec![stack.reports.path().to_owned()];
+    while let Some(folder) = open.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { open.push(path) } else { left.push(path.display().to_string()) }
+        }
+    }
+    assert!(left.iter().all(|path| !path.contains(&failed.report_id)), "files of a report that failed: {left:?}");
+    let events = stack.broker.jetstream().get_stream("REPORTING").await.unwrap();
+    let consumer = events
+        .create_consumer(async_nats::jetstream::consumer::pull::Config {
+            filter_subject: "events.reporting.report.failed".into(),
+            ..Default::default()
+        })
+        .await
+        .unwrap();
+    let first = consumer.messages().await.unwrap().next().await.unwrap().unwrap();
+    assert!(String::from_utf8_lossy(&first.payload).contains("\"reason\":\"P5"), "{first:?}");
+    stack.stop().await;
+}
