@@ -93,8 +93,7 @@ pub async fn files(channel: &Channel, report: &Report) -> (Files, Manifest) {
     assert_eq!(report.state(), ReportState::Completed, "{report:?}");
     let mut files = Files::new();
     for file in &report.files {
-        let request =
-            DownloadReportRequest { report_id: report.report_id.clone(), file: file.name.clone(), offset: 0 };
+        let request = DownloadReportRequest { report_id: report.report_id.clone(), file: file.name.clone(), offset: 0 };
         let mut chunks =
             reporting(channel).download_report(request).await.unwrap_or_else(|e| panic!("{e}")).into_inner();
         let mut content = Vec::new();
@@ -107,9 +106,9 @@ pub async fn files(channel: &Channel, report: &Report) -> (Files, Manifest) {
         files.insert(file.name.clone(), content);
     }
     let manifest = Manifest::read(&files["manifest.json"]).unwrap_or_else(|e| panic!("{e}"));
-    let there = files.iter().map(|(name, content)| {
-        (name.clone(), (content.len() as u64, hex::encode(Sha256::digest(content))))
-    });
+    let there = files
+        .iter()
+        .map(|(name, content)| (name.clone(), (content.len() as u64, hex::encode(Sha256::digest(content)))));
     assert_eq!(manifest.check(&there.collect()), []);
     assert_eq!(manifest.check_totals(), Ok(()));
     (files, manifest)
@@ -160,7 +159,11 @@ async fn members(channel: &Channel) -> Vec<(String, Vec<String>, Timestamp)> {
     let answer = client.list_participants(request).await.unwrap_or_else(|e| panic!("{e}")).into_inner();
     assert_eq!(answer.next_page_token, "", "a page holds them all");
     let at = |t: prost_types::Timestamp| Timestamp::from_micros(t.seconds * 1_000_000 + i64::from(t.nanos) / 1000);
-    answer.participants.into_iter().map(|p| (p.participant, p.currencies, at(p.registered_at.expect("a time")))).collect()
+    answer
+        .participants
+        .into_iter()
+        .map(|p| (p.participant, p.currencies, at(p.registered_at.expect("a time"))))
+        .collect()
 }
 
 /// What the ledger says.
@@ -281,7 +284,8 @@ pub async fn tie_out(channel: &Channel, now: Timestamp) -> TiedOut {
     assert_eq!(by_window, BTreeMap::new(), "payments of windows that no settlement report has");
 
     // Trial balance: debits are credits, and every account is what the ledger says.
-    let trial = ReportSubject { kind: ReportKind::TrialBalance.into(), verify_ledger: true, ..ReportSubject::default() };
+    let trial =
+        ReportSubject { kind: ReportKind::TrialBalance.into(), verify_ledger: true, ..ReportSubject::default() };
     let (trial, files, manifest) = report(channel, trial).await;
     assert!(!trial.note.contains("differs"), "{}", trial.note);
     let mut accounts: BTreeMap<(String, String, String, String), i128> = BTreeMap::new();

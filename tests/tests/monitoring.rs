@@ -1,6 +1,8 @@
 //! Monitoring and cases from the ledger's events to the officer's call: real broker, real Postgres, a restart in
 //! the middle.
 
+#![allow(clippy::unwrap_used, reason = "a test that fails here says where")]
+
 use async_nats::jetstream::message::PublishMessage;
 use deltran_api::common::v1::Money;
 use deltran_api::compliance::v1 as pb;

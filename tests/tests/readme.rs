@@ -258,6 +258,9 @@ fn taken(config: &Config) -> Vec<String> {
     let now: Timestamp = "2026-11-21T09:00:00Z".parse().unwrap();
     deltran_clearing::config::Schedules::new(&clearing, now).unwrap();
     let settlement = section::<deltran_settlement::config::Settings>(config, "settlement").checked().unwrap();
+    let notification = section::<deltran_notification::config::Settings>(config, "notification").checked().unwrap();
+    let reporting: deltran_reporting::config::Settings = section(config, "reporting");
+    reporting.clone().checked(now).unwrap();
     let audit: BTreeMap<String, serde_json::Value> = section(config, "audit");
     assert!(audit.is_empty(), "the audit engine has no settings: {audit:?}");
     let common: [&dyn Debug; 8] = [
@@ -270,7 +273,8 @@ fn taken(config: &Config) -> Vec<String> {
         &config.telemetry,
         &config.messaging,
     ];
-    let engines: [&dyn Debug; 5] = [&token, &compliance, &risk, &clearing, &settlement];
+    let engines: [&dyn Debug; 7] =
+        [&token, &compliance, &risk, &clearing, &settlement, &notification, &reporting];
     common.iter().chain(&engines).map(|settings| format!("{settings:?}")).collect()
 }
 

@@ -83,7 +83,9 @@ async fn positions_are_exact_whatever_is_killed_or_delivered_again() {
     node.open_window(id("first")).await;
     let flow = |round: u32, from: usize| -> Vec<TransactionInstruction> {
         let payee = BANKS[(from + 1 + round as usize % 2) % 3];
-        (0..400).map(|n| pay(&format!("{round} {from} {n}"), BANKS[from], payee, &format!("{}.{:02}", n % 7 + 1, n % 100))).collect()
+        (0..400)
+            .map(|n| pay(&format!("{round} {from} {n}"), BANKS[from], payee, &format!("{}.{:02}", n % 7 + 1, n % 100)))
+            .collect()
     };
     for round in 0..4 {
         for from in 0..3 {
@@ -120,7 +122,8 @@ async fn positions_are_exact_whatever_is_killed_or_delivered_again() {
     node.must(&["window", "close", "--all", "--wait"]).await;
     within(PATIENCE, "no exposure", async || exposures(&node).await.exposures.is_empty().then_some(())).await;
     let day = risk(&node, "ada").get_liquidity(GetLiquidityRequest::default()).await.unwrap().into_inner();
-    let sent: BTreeMap<_, _> = day.rows.iter().map(|r| (r.participant.clone(), r.sent.clone().unwrap().amount)).collect();
+    let sent: BTreeMap<_, _> =
+        day.rows.iter().map(|r| (r.participant.clone(), r.sent.clone().unwrap().amount)).collect();
     assert_eq!(sent, expected.into_iter().map(|(bank, row)| (bank, row.0)).collect());
     assert!(day.rows.iter().all(|row| row.peaks.len() <= 3));
     let shown = node.must(&["exposure", "peaks", "--participant", BANKS[0]]).await;

@@ -4,7 +4,8 @@
 //! else. It is trusted only where the batch that was taken last by the database is the one that is
 //! remembered: after a batch that was not committed, or that another process took, it is read anew.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use deltran_events::Event;
@@ -52,7 +53,7 @@ impl Watch {
         Self { desk, remembered: Mutex::default() }
     }
 
-    fn remembered(&self) -> std::sync::MutexGuard<'_, Remembered> {
+    fn remembered(&self) -> MutexGuard<'_, Remembered> {
         // What a panic left behind is not trusted unless its batch was committed.
         self.remembered.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -151,7 +152,7 @@ fn committed(delivery: &Delivery) -> Result<Option<Seen>, ApplyError> {
 impl Handler for Watch {
     async fn apply(&self, tx: &mut PgConnection, events: &[Delivery]) -> Result<Vec<Outgoing>, ApplyError> {
         let mut seen = Vec::with_capacity(events.len());
-        let mut causes = std::collections::BTreeMap::new();
+        let mut causes = BTreeMap::new();
         for delivery in events {
             if let Some(one) = committed(delivery)? {
                 causes.insert(one.transaction_id, delivery.event_id());

@@ -196,7 +196,8 @@ fn announce(config: &Config, endpoint: &Endpoint, place: &Place) {
         format!("Postgres  {database}{password}"),
         format!("data      {}", data.display()),
         "TLS is off: only loopback is served, and callers name themselves".to_owned(),
-        "names are screened against the list that ships with the product until `deltran list load` replaces it"
+        "names are screened against the list of invented names that ships with the product, until `deltran list load` \
+         replaces it, and against the lists that it adds"
             .to_owned(),
     ];
     if config.section::<Settings>(deltran_notification::NAME).is_ok_and(|settings| settings.allow_loopback) {

@@ -23,6 +23,7 @@ CREATE TABLE report (
     CHECK ((state IN ('COMPLETED', 'EXPIRED')) = (completed_at IS NOT NULL))
 );
 CREATE INDEX report_open ON report (number) WHERE state IN ('WAITING', 'WRITING');
+CREATE INDEX report_requested ON report (requested_at) WHERE state = 'REQUESTED';
 CREATE INDEX report_expiry ON report (expires_at) WHERE state = 'COMPLETED';
 CREATE INDEX report_participant ON report (participant, number);
 

@@ -26,6 +26,8 @@ const CHUNK: usize = 200;
 /// Schedules that are looked at; there are a handful.
 const MOST: i64 = 10_000;
 const LONGEST: Duration = Duration::from_secs(30);
+/// A request whose event has not come back for so long is taken from its row.
+const LATE_SECONDS: i64 = 120;
 /// How often files whose time is over are looked for.
 const SWEEP: Duration = Duration::from_secs(10);
 
@@ -101,6 +103,7 @@ impl Timer {
     async fn round(&self, epoch: &Epoch) -> Result<(), RoundError> {
         self.plant(epoch).await?;
         let now = self.context.clock.now();
+        self.accept_late(now, epoch).await?;
         let mut unreadable = Vec::new();
         for schedule in store::schedules(self.door.db().pool(), "", MOST).await? {
             if !schedule.enabled {
@@ -118,6 +121,20 @@ impl Timer {
             return Ok(());
         }
         Err(RoundError::Later(format!("schedules {} cannot be read: set them again", unreadable.join(", "))))
+    }
+
+    /// The stream of requests drops its oldest messages when it is full; the rows are the truth.
+    async fn accept_late(&self, now: Timestamp, epoch: &Epoch) -> Result<(), DbError> {
+        let mut tx = self.door.begin("late_reports").await?;
+        epoch.check(&mut tx).await?;
+        let late = store::accept_late(&mut tx, now.plus_seconds(-LATE_SECONDS)).await?;
+        if late > 0 {
+            tracing::warn!(
+                reports = late,
+                "requests did not come back as events: their reports are written all the same"
+            );
+        }
+        tx.commit(&[]).await
     }
 
     /// Asks for the reports of one time of a schedule. Ids follow from what is asked for: breaking off in between and

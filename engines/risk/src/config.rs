@@ -248,7 +248,9 @@ impl Settings {
         }
         let together = u64::from(spike.interval_seconds) * (u64::from(spike.intervals) + 1);
         if together > HISTORY_SECONDS as u64 {
-            return Err(format!("risk.breakers.volume_spike takes {together} s in all: expected at most {HISTORY_SECONDS}"));
+            return Err(format!(
+                "risk.breakers.volume_spike takes {together} s in all: expected at most {HISTORY_SECONDS}"
+            ));
         }
         self.zone()?;
         self.maxima().map(|_| ())
@@ -273,7 +275,8 @@ impl Settings {
     }
 
     fn zone(&self) -> Result<TimeZone, String> {
-        TimeZone::get(&self.time_zone).map_err(|_| format!("risk.time_zone = {:?} is no IANA time zone", self.time_zone))
+        TimeZone::get(&self.time_zone)
+            .map_err(|_| format!("risk.time_zone = {:?} is no IANA time zone", self.time_zone))
     }
 
     /// What the parts of the engine work with.

@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use deltran_events::Event;
 use deltran_kernel::{Currency, EventId, Timestamp, TransactionId, WindowId};
 use deltran_messaging::{ApplyError, Delivery, Handler, Outgoing};
 use sqlx::PgConnection;
+use tokio::time::Instant;
 
 use crate::domain::count::{Contradiction, Fact, Sums, fact_of, waits};
 use crate::handle::{Desk, USER};
@@ -19,29 +21,36 @@ impl From<Contradiction> for ApplyError {
     }
 }
 
+/// For how long what was counted waits for its COMMIT. After that another process may have counted
+/// something else under its version, and it is read from the database instead.
+const HANDOVER: Duration = Duration::from_secs(2);
+
+/// What a batch counted, until it is committed.
+struct Kept {
+    version: u64,
+    facts: Vec<Fact>,
+    since: Instant,
+}
+
 /// Counts transactions and windows.
 pub struct Transactions {
     desk: Arc<Desk>,
-    /// What the last batch counted, until it is committed.
-    counted: Mutex<Option<(u64, Vec<Fact>)>>,
+    kept: Mutex<Option<Kept>>,
 }
 
 impl Transactions {
     /// The handler of an engine.
     pub fn new(desk: Arc<Desk>) -> Self {
-        Self { desk, counted: Mutex::new(None) }
+        Self { desk, kept: Mutex::new(None) }
     }
 
-    fn keep(&self, counted: Option<(u64, Vec<Fact>)>) -> Option<(u64, Vec<Fact>)> {
-        let mut kept = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::replace(&mut *kept, counted)
+    fn keep(&self, next: Option<Kept>) -> Option<Kept> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *kept, next)
     }
 
     /// What the events mean, in their order, and the sums of it.
-    async fn read(
-        tx: &mut PgConnection,
-        events: &[(Event, Timestamp)],
-    ) -> Result<(Vec<Fact>, Counted), ApplyError> {
+    async fn read(tx: &mut PgConnection, events: &[(Event, Timestamp)]) -> Result<(Vec<Fact>, Counted), ApplyError> {
         let ids: BTreeSet<TransactionId> = events.iter().filter_map(|(event, _)| waits(event)).collect();
         let ids: Vec<TransactionId> = ids.into_iter().collect();
         let before = if ids.is_empty() { BTreeMap::new() } else { store::waiting_of(tx, &ids).await? };
@@ -113,13 +122,15 @@ impl Handler for Transactions {
                 outgoing.push(cause.map_or(event.clone(), |cause| event.caused_by(cause)));
             }
         }
-        self.keep(Some((version, facts)));
+        self.keep(Some(Kept { version, facts, since: Instant::now() }));
         Ok(outgoing)
     }
 
     fn committed(&self) {
-        if let Some((version, facts)) = self.keep(None) {
-            self.desk.gate.counted(version, &facts);
+        match self.keep(None) {
+            Some(kept) if kept.since.elapsed() < HANDOVER => self.desk.gate.counted(kept.version, &kept.facts),
+            Some(_) => self.desk.gate.behind.notify_one(),
+            None => {}
         }
     }
 }

@@ -180,7 +180,10 @@ impl Gate {
             return Err(format!("what counts against limits is not compared with the ledger yet: {again}"));
         };
         if instant.elapsed() > self.settings.stale_after {
-            return Err(format!("what counts against limits is {} s behind the ledger: {again}", instant.elapsed().as_secs()));
+            return Err(format!(
+                "what counts against limits is {} s behind the ledger: {again}",
+                instant.elapsed().as_secs()
+            ));
         }
         let blind = memory.keeper.flight.blind_until;
         if blind.is_some_and(|at| through < at.plus_micros(self.settings.return_within)) {

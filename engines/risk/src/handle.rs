@@ -53,9 +53,7 @@ impl From<CommandError> for Failure {
                 LimitError::SameUser { proposed_by, approved_by, .. } => {
                     Self::unauthorised(text).with("proposed_by", proposed_by).with("approved_by", approved_by)
                 }
-                LimitError::WrongUser { proposed_by, .. } => {
-                    Self::unauthorised(text).with("proposed_by", proposed_by)
-                }
+                LimitError::WrongUser { proposed_by, .. } => Self::unauthorised(text).with("proposed_by", proposed_by),
                 LimitError::WrongState { state, .. } => Self::wrong_state(text, state.as_str()),
                 LimitError::Refused { refusal, .. } => {
                     Self::wrong_state(text, LimitState::Proposed.as_str()).with("refusal", refusal)

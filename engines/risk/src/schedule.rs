@@ -22,8 +22,7 @@ const COMPARE_EVERY: Duration = Duration::from_secs(1);
 /// Looks for approvals that another process wrote, and for limits whose time has come.
 const LIMITS: Pace =
     Pace { every: Duration::from_millis(500), longest: Duration::from_secs(5), alert: "risk_limits_wait" };
-const WATCH: Pace =
-    Pace { every: Duration::from_secs(1), longest: Duration::from_secs(5), alert: "risk_watch_stands" };
+const WATCH: Pace = Pace { every: Duration::from_secs(1), longest: Duration::from_secs(5), alert: "risk_watch_stands" };
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Keeps the memory of the gate current until shutdown.

@@ -44,7 +44,9 @@ pub(crate) fn breaker_event(breaker: &Breaker, probes: u32, correlation: Command
         BreakerState::HalfOpen => {
             Outgoing::new(BreakerHalfOpened { scope: text.clone(), reason, changed_by, probes }, correlation, user)
         }
-        BreakerState::Closed => Outgoing::new(BreakerClosed { scope: text.clone(), reason, changed_by }, correlation, user),
+        BreakerState::Closed => {
+            Outgoing::new(BreakerClosed { scope: text.clone(), reason, changed_by }, correlation, user)
+        }
     };
     match scope {
         Scope::Participant(participant) => event.of(participant),
@@ -100,8 +102,13 @@ impl Watch {
         let stale = self.stale(behind);
         let due: Vec<(Scope, Seen)> = {
             let known = self.known();
-            let scopes: BTreeSet<Scope> =
-                known.histories.keys().chain(breakers.keys()).chain(stale.iter().map(|(scopes, _)| scopes).flatten()).copied().collect();
+            let scopes: BTreeSet<Scope> = known
+                .histories
+                .keys()
+                .chain(breakers.keys())
+                .chain(stale.iter().flat_map(|(scopes, _)| scopes))
+                .copied()
+                .collect();
             scopes
                 .into_iter()
                 .filter_map(|scope| {

@@ -100,7 +100,11 @@ async fn a_small_day_ties_out_and_the_night_writes_its_statements() {
     // A statement of a window is about the position in it.
     let (_, files, manifest) = report(&stack.channel(), of_window(BRAV, 1)).await;
     assert_eq!((total(&manifest, "opening_minor"), total(&manifest, "closing_minor")), (0, 17_943));
-    let net = rows(&files["statement.csv"]).iter().filter(|r| !r["amount"].is_empty()).map(|r| units(&r["amount"], "USD")).sum::<i128>();
+    let net = rows(&files["statement.csv"])
+        .iter()
+        .filter(|r| !r["amount"].is_empty())
+        .map(|r| units(&r["amount"], "USD"))
+        .sum::<i128>();
     assert_eq!(net, 17_943, "300.00 − 120.50 − 0.07");
     let xml = String::from_utf8(files["statement.camt.053.xml"].clone()).unwrap();
     assert!(xml.contains("<EndToEndId>n1</EndToEndId>") && xml.contains("<UETR>"), "{xml}");

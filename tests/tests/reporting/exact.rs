@@ -1,12 +1,16 @@
 //! Exact to the minor unit: while payments flow, when everything is delivered again, and when something is wrong.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use deltran_api::reporting::v1::ReportState;
-use deltran_tests::eventually;
-use deltran_tests::tie_out::{self, ended, report, tie_out};
+use deltran_api::token::v1::{SettlementModel, SubmitTransactionsRequest};
 use deltran_kernel::Clock;
+use deltran_reporting::domain::day::Day;
+use deltran_tests::eventually;
+use deltran_tests::node::pay;
+use deltran_tests::tie_out::{self, ended, report, rows, tie_out, total};
 use futures::StreamExt;
 
 use crate::support::*;
@@ -46,6 +50,46 @@ async fn a_ledger_at_work_ties_at_the_event_where_it_was_asked() {
     stop.store(true, Ordering::SeqCst);
     assert!(paying.await.unwrap() > 30);
     Arc::into_inner(stack).unwrap().stop().await;
+}
+
+/// More entries than are read at once, in a window and beside it, in the order of booking.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_statement_of_many_pages_is_whole() {
+    let (stack, clock) = platform("").await;
+    join(&stack, ALFA, "100000.00", "90000.00").await;
+    join(&stack, BRAV, "100000.00", "90000.00").await;
+    open(&stack, 1).await;
+    let mut alfa = bank(&stack, ALFA);
+    for part in 0..9 {
+        let transactions = (0..1000).map(|n| {
+            let mut payment = pay(&format!("m{part}-{n}"), ALFA, BRAV, "0.03");
+            if part % 3 == 2 {
+                payment.model = SettlementModel::Gross.into();
+            }
+            payment
+        });
+        let message = SubmitTransactionsRequest { sequence: 1, transactions: transactions.collect() };
+        let mut answers = alfa.submit_transactions(futures::stream::iter([message])).await.unwrap().into_inner();
+        assert_eq!(answers.message().await.unwrap().unwrap().items.len(), 1000);
+    }
+    close(&stack, 1, None).await;
+    settled(&stack, 1).await;
+    paid(&stack, "last", ALFA, BRAV, "1.00", true).await;
+    let day = Day::of(clock.now(), &jiff::tz::TimeZone::UTC).to_string();
+    let (done, files, manifest) = report(&stack.channel(), statement(ALFA, &day)).await;
+    assert!(done.files[..3].iter().all(|file| file.entries == 9_002), "{done:?}");
+    assert_eq!(total(&manifest, "closing_minor"), 10_000_000 - 9_000 * 3 - 100);
+    let rows = rows(&files["statement.csv"]);
+    let numbers: Vec<String> = rows.iter().map(|r| r["number"].clone()).filter(|n| !n.is_empty()).collect();
+    assert_eq!(numbers, (1..=9_002).map(|n: u32| n.to_string()).collect::<Vec<_>>());
+    let booked: Vec<&String> = rows.iter().map(|r| &r["booked_at"]).collect();
+    assert!(booked.windows(2).all(|pair| pair[0] <= pair[1]), "in the order of booking");
+    assert_eq!(rows[rows.len() - 2]["end_to_end_id"], "last");
+    let ids: BTreeSet<&String> = rows.iter().map(|r| &r["transaction_id"]).collect();
+    assert_eq!(ids.len(), 9_003, "each once, and the empty one of opening and closing");
+    let tied = tie_out(&stack.channel(), clock.now()).await;
+    assert_eq!(tied.entries, 9_002 * 2);
+    stack.stop().await;
 }
 
 /// Every message of the streams is published again, as a broker that forgot would have it: nothing counts twice.
@@ -94,6 +138,24 @@ async fn what_is_delivered_again_counts_once() {
     stack.stop().await;
 }
 
+/// A request whose event is lost with its stream is written all the same.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_whose_event_is_lost_is_taken_from_its_row() {
+    let (stack, clock) = platform("").await;
+    join(&stack, ALFA, "100.00", "50.00").await;
+    let asked = tie_out::request(&stack.channel(), trial_balance()).await;
+    ended(&stack.channel(), &asked.report_id).await;
+    let pool = stack.postgres.pool().await;
+    let row =
+        "INSERT INTO reporting.report (report_id, kind, formats, verify_ledger, state, requested_by, requested_at)
+               SELECT gen_random_uuid(), kind, formats, false, 'REQUESTED', 'ada', requested_at FROM reporting.report
+               WHERE kind = 'TRIAL_BALANCE' LIMIT 1 RETURNING report_id::text";
+    let lost: String = sqlx::query_scalar(row).fetch_one(&pool).await.unwrap();
+    clock.by_seconds(130);
+    assert_eq!(ended(&stack.channel(), &lost).await.state(), ReportState::Completed);
+    stack.stop().await;
+}
+
 /// Somebody changes what is stored: no tie is claimed, and a statement that does not add up is not written.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_difference_is_told_and_what_does_not_add_up_is_not_written() {
@@ -107,10 +169,12 @@ async fn a_difference_is_told_and_what_does_not_add_up_is_not_written() {
     tie_out(&stack.channel(), clock.now()).await;
     let pool = stack.postgres.pool().await;
     let change = |sql: &'static str| sqlx::query(sql).execute(&pool);
-    change("UPDATE reporting.balance SET balance = balance + CASE participant WHEN 'ALFAAEXX' THEN 1 ELSE -1 END
-            WHERE account = 'SETTLEMENT'")
-        .await
-        .unwrap();
+    change(
+        "UPDATE reporting.balance SET balance = balance + CASE participant WHEN 'ALFAAEXX' THEN 1 ELSE -1 END
+            WHERE account = 'SETTLEMENT'",
+    )
+    .await
+    .unwrap();
     let (trial, files, manifest) = report(&stack.channel(), trial_balance()).await;
     assert_eq!(manifest.totals["USD_ties"], "no");
     let told = "USD differs from the ledger at event ";

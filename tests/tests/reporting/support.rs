@@ -68,8 +68,7 @@ pub async fn join(stack: &Stack, who: &str, deposit: &str, cap: &str) {
     let request = RegisterParticipantRequest { command_id: command(), participant: participant.clone(), name };
     operator.register_participant(request).await.unwrap();
     let (state, reason) = (ParticipantState::Active.into(), "test".to_owned());
-    let request =
-        SetParticipantStateRequest { command_id: command(), participant: participant.clone(), state, reason };
+    let request = SetParticipantStateRequest { command_id: command(), participant: participant.clone(), state, reason };
     operator.set_participant_state(request).await.unwrap();
     let request =
         EnableCurrencyRequest { command_id: command(), participant: participant.clone(), currency: "USD".into() };
@@ -137,8 +136,7 @@ pub fn window(n: u32) -> String {
 }
 
 pub async fn open(stack: &Stack, n: u32) {
-    let request =
-        OpenWindowRequest { window_id: window(n), schedule: "manual".into(), currency: "USD".into() };
+    let request = OpenWindowRequest { window_id: window(n), schedule: "manual".into(), currency: "USD".into() };
     clearing(stack).open_window(request).await.unwrap();
 }
 

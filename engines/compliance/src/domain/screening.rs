@@ -1,10 +1,11 @@
 //! What becomes of the parties of a transaction.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use deltran_kernel::AllowanceId;
 
-use super::list::{BirthDate, IdKind, Quality, country};
+use super::list::{BirthDate, IdKind, country};
 use super::matcher::{MOST_WORDS, Match, Subject};
 use super::name::words;
 
@@ -36,10 +37,9 @@ impl Thresholds {
 
     /// What a match leads to. A weak alias never blocks by itself.
     pub fn decide(&self, found: &Match) -> Decision {
-        let may_block = found.same_id || found.quality != Quality::Weak;
-        match found.score {
-            score if score >= self.block && may_block => Decision::BlockAndReview,
-            score if score >= self.review => Decision::Review,
+        match (found.score, found.strong_score) {
+            (_, strong) if strong >= self.block => Decision::BlockAndReview,
+            (score, _) if score >= self.review => Decision::Review,
             _ => Decision::Approve,
         }
     }
@@ -232,7 +232,7 @@ fn worse(a: Screened, b: Screened) -> Screened {
     all.evidence = all.evidence.max(lesser.evidence);
     all.score = all.score.max(lesser.score);
     all.matches.append(&mut lesser.matches);
-    all.matches.sort_by(|x, y| y.score.cmp(&x.score));
+    all.matches.sort_by_key(|found| Reverse(found.score));
     all.matches.truncate(KEPT_MATCHES);
     all.names = match (all.names.take(), lesser.names.take()) {
         (Some(one), Some(other)) if one != other => Some(format!("{one}; {other}")),

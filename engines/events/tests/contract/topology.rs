@@ -45,6 +45,16 @@ fn the_consumers_are_those_of_the_documentation() {
     let table: &[Row] = &[
         ("TRANSACTIONS", "events_transactions_clearing", &["events.transactions.>"], -1, 30, 20_000, true, "clearing"),
         ("TRANSACTIONS", "events_transactions_risk", &["events.transactions.>"], -1, 30, 20_000, true, "risk"),
+        (
+            "TRANSACTIONS",
+            "events_transactions_reporting",
+            &["events.transactions.>"],
+            -1,
+            30,
+            20_000,
+            true,
+            "reporting",
+        ),
         ("TRANSACTIONS", "compliance-engine-consumer", &["events.transactions.>"], 10, 30, 20_000, false, "compliance"),
         (
             "TRANSACTIONS",
@@ -57,6 +67,7 @@ fn the_consumers_are_those_of_the_documentation() {
             "notification",
         ),
         ("SETTLEMENT", "events_settlement_clearing", &["events.settlement.>"], -1, 30, 1_000, true, "clearing"),
+        ("SETTLEMENT", "events_settlement_reporting", &["events.settlement.>"], -1, 30, 1_000, true, "reporting"),
         (
             "SETTLEMENT",
             "events_settlement_notification",
@@ -68,6 +79,7 @@ fn the_consumers_are_those_of_the_documentation() {
             "notification",
         ),
         ("CLEARING", "settlement-engine-consumer", &["events.clearing.>"], 10, 30, 1_000, false, "settlement"),
+        ("CLEARING", "events_clearing_reporting", &["events.clearing.>"], -1, 30, 1_000, true, "reporting"),
         ("CLEARING", "events_clearing_notification", &["events.clearing.>"], 10, 30, 1_000, false, "notification"),
         (
             "NOTIFICATIONS",

@@ -128,7 +128,9 @@ A loopback address is taken by `deltran up` only, or where notification.allow_lo
         rows: Rows,
     },
     /// Lists the attempts of an endpoint, latest first
-    #[command(after_help = "Examples:\n  deltran endpoint attempts 0190c3d5-0000-7000-8000-000000000001 --failed --json")]
+    #[command(
+        after_help = "Examples:\n  deltran endpoint attempts 0190c3d5-0000-7000-8000-000000000001 --failed --json"
+    )]
     Attempts {
         /// The endpoint
         id: String,

@@ -1,14 +1,16 @@
 //! `deltran hold`: transactions that compliance holds; four eyes decide.
 
 use clap::{ArgGroup, Args, Subcommand};
-use deltran_api::compliance::v1::{DecideHoldRequest, Hold, ListHoldsRequest, ListHoldsResponse, ProposeHoldRequest};
+use deltran_api::compliance::v1::{
+    DecideHoldRequest, GetHoldRequest, GetHoldResponse, Hold, ListHoldsRequest, ListHoldsResponse, ProposeHoldRequest,
+};
 use deltran_runtime::Role;
 
-use super::{ClientArgs, Rows, Session, pages};
-use crate::output::{Output, shown, table, time};
+use super::{ClientArgs, Rows, Session, list, pages};
+use crate::output::{Output, sheet, shown, table, time};
 use crate::problem::Problem;
 
-/// Compliance holds: list, propose, decide
+/// Compliance holds: list, show, propose, decide
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   deltran hold list --state PLACED
@@ -31,6 +33,12 @@ enum Command {
         state: Option<String>,
         #[command(flatten)]
         rows: Rows,
+    },
+    /// Shows a hold with the matches that led to it, and why
+    #[command(after_help = "Examples:\n  deltran hold show 0190c3d5-0000-7000-8000-000000000001")]
+    Show {
+        /// The hold
+        id: String,
     },
     /// Proposes what becomes of a hold
     #[command(
@@ -88,6 +96,11 @@ pub async fn run(args: HoldArgs, client: ClientArgs, out: Output) -> Result<(), 
             .await?;
             show(&session, holds, more);
         }
+        Command::Show { id } => {
+            let mut client = session.compliance(session.caller(Role::Compliance, "compliance", None)?);
+            let answer = client.get_hold(GetHoldRequest { hold_id: id }).await?.into_inner();
+            out.show("deltran.compliance.v1.GetHoldResponse", &answer, one);
+        }
         Command::Propose { id, release, reject: _, reason } => {
             let mut client = session.compliance(session.caller(Role::Compliance, "compliance", None)?);
             let request = ProposeHoldRequest { hold_id: id, release, reason };
@@ -102,6 +115,28 @@ pub async fn run(args: HoldArgs, client: ClientArgs, out: Output) -> Result<(), 
         }
     }
     Ok(())
+}
+
+fn one(answer: &GetHoldResponse) -> String {
+    let hold = answer.hold.clone().unwrap_or_default();
+    let mut parts = vec![sheet([
+        ("hold", hold.hold_id),
+        ("transaction", hold.transaction_id),
+        ("state", hold.state),
+        ("evidence", hold.evidence),
+        ("named", hold.matched_name),
+        ("lists", hold.list_versions.join(", ")),
+        ("rules", hold.rule_version),
+        ("proposed by", hold.proposed_by),
+        ("decided by", hold.decided_by),
+        ("reason", hold.reason),
+        ("placed at", time(&hold.placed_at)),
+    ])];
+    if !hold.matches.is_empty() {
+        parts.push(list::matches(&hold.matches));
+        parts.extend(hold.matches.iter().map(list::reasons));
+    }
+    parts.join("\n")
 }
 
 fn show(session: &Session, holds: Vec<Hold>, more: bool) {

@@ -12,6 +12,7 @@ pub mod hold;
 pub mod import;
 pub mod limit;
 pub mod list;
+pub mod list_files;
 pub mod notification;
 pub mod participant;
 pub mod report;

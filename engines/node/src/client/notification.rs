@@ -87,7 +87,11 @@ async fn list(session: &Session, participant: String, kinds: Vec<String>, rows: 
     let answer = ListNotificationsResponse { notifications, next_page_token, oldest_position, last_position };
     session.out.show("deltran.notification.v1.ListNotificationsResponse", &answer, |a| {
         let rows = a.notifications.iter().map(|n| [n.position.to_string(), time(&n.at), n.kind.clone(), data(n)]);
-        format!("{}\n{}", table(["position", "at", "kind", "data"], rows), shown(a.notifications.len(), "notifications", more))
+        format!(
+            "{}\n{}",
+            table(["position", "at", "kind", "data"], rows),
+            shown(a.notifications.len(), "notifications", more)
+        )
     });
     Ok(())
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use deltran_api::reporting::v1::{
     CreateReportRequest, GetReportRequest, GetReportResponse, ListReportsRequest, ListReportsResponse,
-    ListSchedulesRequest, ListSchedulesResponse, Report, ReportFormat, ReportKind, ReportState, ReportSubject, Schedule,
-    SetScheduleRequest,
+    ListSchedulesRequest, ListSchedulesResponse, Report, ReportFormat, ReportKind, ReportState, ReportSubject,
+    Schedule, SetScheduleRequest,
 };
 use indicatif::ProgressBar;
 use tokio::time::Instant;
@@ -25,7 +25,8 @@ const POLL: Duration = Duration::from_millis(150);
 
 /// Statements and reports: create, show, list, download, verify, schedule
 #[derive(Debug, Args)]
-#[command(after_help = "A report is written as soon as every event that it needs has arrived, and until then it is WAITING and says \
+#[command(
+    after_help = "A report is written as soon as every event that it needs has arrived, and until then it is WAITING and says \
 for what. Its files come with a manifest of their SHA-256, which `deltran report verify` checks without the platform.
 
 Examples:
@@ -34,7 +35,8 @@ Examples:
   deltran report create trial-balance --wait
   deltran report list --kind statement --day 2026-03-31
 
-Role operator is assumed, user \"operator\". A bank gets statements of its own: --role bank --participant ALFAAEXX.")]
+Role operator is assumed, user \"operator\". A bank gets statements of its own: --role bank --participant ALFAAEXX."
+)]
 pub struct ReportArgs {
     #[command(subcommand)]
     command: Command,
@@ -247,9 +249,9 @@ pub async fn run(args: ReportArgs, client: ClientArgs, out: Output) -> Result<()
             };
             let request = SetScheduleRequest { schedule: Some(schedule) };
             let answer = session.reporting(session.operator()?).set_schedule(request).await?.into_inner();
-            session.out.show("deltran.reporting.v1.SetScheduleResponse", &answer, |a| {
-                schedules_table(a.schedule.as_slice())
-            });
+            session
+                .out
+                .show("deltran.reporting.v1.SetScheduleResponse", &answer, |a| schedules_table(a.schedule.as_slice()));
             Ok(())
         }
         Command::Schedule { what: ScheduleCommand::List { rows } } => {

@@ -17,7 +17,8 @@ use crate::output::Output;
 use crate::problem::Problem;
 
 /// The help after the options of download.
-pub const DOWNLOAD_HELP: &str = "Each file is written as NAME.part and renamed when its SHA-256 is what the platform says. \
+pub const DOWNLOAD_HELP: &str =
+    "Each file is written as NAME.part and renamed when its SHA-256 is what the platform says. \
 The same command goes on where it broke off.
 
 Examples:
@@ -26,7 +27,8 @@ Examples:
   deltran report download 0190c3d5-0000-7000-8000-000000000001 --role bank --participant ALFAAEXX";
 
 /// The help after the options of verify.
-pub const VERIFY_HELP: &str = "Reads manifest.json in the folder: every file must be there with its size and SHA-256, nothing \
+pub const VERIFY_HELP: &str =
+    "Reads manifest.json in the folder: every file must be there with its size and SHA-256, nothing \
 else may be there, and the totals must add up. Exit code 1 otherwise.
 
 Examples:
@@ -233,7 +235,10 @@ mod tests {
     #[test]
     fn a_folder_is_verified_without_the_platform() {
         let files = [("statement.csv", "a,b\r\n"), ("statement.html", "<p>")];
-        let whole = folder(&files, &[("opening_minor", "1"), ("received_minor", "2"), ("paid_minor", "0"), ("closing_minor", "3")]);
+        let whole = folder(
+            &files,
+            &[("opening_minor", "1"), ("received_minor", "2"), ("paid_minor", "0"), ("closing_minor", "3")],
+        );
         check(whole.path()).unwrap();
         std::fs::write(whole.path().join("statement.csv"), "a,c\r\n").unwrap();
         assert!(check(whole.path()).unwrap_err().contains("statement.csv was changed"));

@@ -1,5 +1,6 @@
 //! Decisions: no async, no SQL, no clock, no randomness.
 
+pub mod book;
 pub mod day;
 pub mod fold;
 pub mod job;

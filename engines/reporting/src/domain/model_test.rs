@@ -12,8 +12,9 @@ use deltran_kernel::{
 use proptest::prelude::*;
 use uuid::Uuid;
 
+use super::book::{Account, AccountOf, Effects, Entry, EntryKind, Flow, Movement, Pending, Tally};
 use super::day::Day;
-use super::fold::{Account, AccountOf, Effects, Entry, EntryKind, Flow, Movement, Pending, Seen, Tally, fold, needs};
+use super::fold::{Seen, fold, needs};
 use super::position::Position;
 use super::statement::{Line, Sum};
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use deltran_kernel::{BatchId, Currency, Minor, NettingSetId, ParticipantId, PostingGroupId, Timestamp, WindowId};
 
-use super::fold::{Flow, Sealed};
+use super::book::{Flow, Sealed};
 use super::{Contradiction, Readiness};
 
 /// What is known of a window from the ledger's events.

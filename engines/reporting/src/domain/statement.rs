@@ -8,8 +8,8 @@ use deltran_kernel::{Currency, Minor, Money, ParticipantId, Timestamp, Transacti
 use uuid::Uuid;
 
 use super::Contradiction;
+use super::book::{Entry, EntryKind, Flow};
 use super::day::Day;
-use super::fold::{Entry, EntryKind, Flow};
 use super::position::Position;
 
 /// What a statement covers.

@@ -6,8 +6,8 @@ use deltran_kernel::{Currency, NettingSetId, ParticipantId, WindowId};
 
 use super::{Halt, Plan, Producer, Proofs, Segment};
 use crate::domain::Contradiction;
+use crate::domain::book::Flow;
 use crate::domain::day::Day;
-use crate::domain::fold::Flow;
 use crate::domain::job::{About, Report};
 use crate::domain::position::Position;
 use crate::domain::settled::assemble;

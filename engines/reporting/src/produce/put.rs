@@ -198,7 +198,7 @@ async fn page(
     head: &Head,
     segment: &Segment,
     place: u64,
-) -> Result<(Vec<crate::domain::fold::Entry>, Option<deltran_kernel::Timestamp>), Halt> {
+) -> Result<(Vec<crate::domain::book::Entry>, Option<deltran_kernel::Timestamp>), Halt> {
     Ok(match segment {
         Segment::Direct(direct) => (store::lines_of_day(db, direct, PAGE).await?, None),
         Segment::Window(window, final_at) => {

@@ -9,7 +9,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{bigint, currency, read, units};
-use crate::domain::fold::{Effects, Entry, Flow, Pending, PostedPart};
+use crate::domain::book::{Effects, Entry, Flow, Pending, PostedPart};
 
 /// The stored rows of transactions that wait.
 pub async fn pending_of(

@@ -137,6 +137,16 @@ pub async fn accept(tx: &mut PgConnection, ids: &[ReportId]) -> Result<(), DbErr
     Ok(())
 }
 
+/// Hands reports to the worker whose event has not come back since `before`: the stream drops its oldest messages when
+/// it is full. How many there were.
+pub async fn accept_late(tx: &mut PgConnection, before: Timestamp) -> Result<u64, DbError> {
+    let done = sqlx::query("UPDATE report SET state = 'WAITING' WHERE state = 'REQUESTED' AND requested_at < $1")
+        .bind(before.micros())
+        .execute(tx)
+        .await?;
+    Ok(done.rows_affected())
+}
+
 /// Reports that are to be written, in the order in which they were asked for, after a number.
 pub async fn open(pool: &PgPool, after: i64, size: i64) -> Result<Vec<Report>, DbError> {
     let rows: Vec<Row> = sqlx::query_as(

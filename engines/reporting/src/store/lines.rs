@@ -8,8 +8,8 @@ use sqlx::{FromRow, PgConnection, PgExecutor, Row};
 use uuid::Uuid;
 
 use super::{at, bigint, currency, day, minor, number, read, units};
+use crate::domain::book::{Entry, EntryKind, Flow};
 use crate::domain::day::Day;
-use crate::domain::fold::{Entry, EntryKind, Flow};
 use crate::domain::position::Position;
 
 /// An entry as it is stored.

@@ -11,7 +11,9 @@ mod trial;
 
 pub use apply::{apply, pending_of};
 pub use facts::{ClearingFacts, Netted, SettledBatch, apply_clearing, apply_settled};
-pub use jobs::{Filter, Outcome, accept, expire, expired, finish, insert, insert_many, list, open, report, set_state};
+pub use jobs::{
+    Filter, Outcome, accept, accept_late, expire, expired, finish, insert, insert_many, list, open, report, set_state,
+};
 pub use lines::{Direct, direct_totals, lines_of_day, lines_of_window, token_change, window_flow, windows_of_day};
 pub use positions::{Applied, applied, fix_zone, positions};
 pub use schedules::{members, plant, ran, save_schedule, schedule, schedules, takes_part};

@@ -11,7 +11,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{at, currency, minor, number, read};
-use crate::domain::fold::{Flow, Sealed};
+use crate::domain::book::{Flow, Sealed};
 use crate::domain::settled::{BatchFacts, Leg, PostedBy, SetFacts, WindowFacts};
 
 /// What the ledger's events tell of a window. The digest of its payments is computed once they are all there.

@@ -7,7 +7,7 @@ use sqlx::{PgConnection, PgExecutor};
 use uuid::Uuid;
 
 use super::{bigint, currency, minor, read};
-use crate::domain::fold::Account;
+use crate::domain::book::Account;
 use crate::domain::position::Position;
 use crate::domain::trial::{Balances, Ledger};
 

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use super::StatementWriter;
 use super::html::escape;
 use crate::domain::Contradiction;
-use crate::domain::fold::EntryKind;
+use crate::domain::book::EntryKind;
 use crate::domain::statement::{Head, Line, Scope};
 
 /// The namespace of the message.

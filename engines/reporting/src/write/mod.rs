@@ -48,7 +48,7 @@ pub(crate) mod samples {
     use uuid::Uuid;
 
     use super::*;
-    use crate::domain::fold::{EntryKind, Flow};
+    use crate::domain::book::{EntryKind, Flow};
     use crate::domain::statement::tests::{head, minor, who};
     use crate::domain::statement::{Scope, Sum};
 

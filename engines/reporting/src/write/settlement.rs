@@ -7,7 +7,7 @@ use deltran_kernel::{Minor, Money, ParticipantId, WindowId};
 use super::csv::{Row, header};
 use super::html::{self, Cell};
 use crate::domain::Contradiction;
-use crate::domain::fold::Flow;
+use crate::domain::book::Flow;
 use crate::domain::settled::Settled;
 
 fn text(settled: &Settled, minor: Minor) -> String {

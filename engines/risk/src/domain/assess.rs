@@ -145,7 +145,9 @@ impl Gatekeeper {
         let payment = Payment { payer: subject.payer, payee: subject.payee, amount: subject.amount };
         // Asked again, perhaps because the answer was lost: of the two only one can be committed.
         let earlier = match self.flight.passed(subject.id) {
-            Some(earlier) if earlier.payment == payment && earlier.gross == subject.gross => self.flight.take(subject.id),
+            Some(earlier) if earlier.payment == payment && earlier.gross == subject.gross => {
+                self.flight.take(subject.id)
+            }
             Some(_) => {
                 return Verdict::Undecided("a transaction with this id and another body is under way".to_owned());
             }
@@ -223,7 +225,8 @@ impl Gatekeeper {
                 known.clone()?;
                 let open = self.book.open(subject.amount.currency());
                 let lowers = |window| {
-                    (payee_alone || self.lowers_payer(subject, window)) && (payer_alone || self.lowers_payee(subject, window))
+                    (payee_alone || self.lowers_payer(subject, window))
+                        && (payer_alone || self.lowers_payee(subject, window))
                 };
                 open.filter(|window| lowers(*window)).map_or(Let::Stop, Let::PassIn)
             }

@@ -159,8 +159,7 @@ fn the_smaller_maximum_counts() {
 fn a_batch_counts_what_it_let_pass() {
     let mut keeper = keeper();
     bilateral(&mut keeper, 100);
-    let verdicts: Vec<bool> =
-        (1..=3).map(|n| passes(&keeper.admit(&pays(n, 60), &Ok(()), NOW))).collect();
+    let verdicts: Vec<bool> = (1..=3).map(|n| passes(&keeper.admit(&pays(n, 60), &Ok(()), NOW))).collect();
     assert_eq!(verdicts, [true, false, false]);
     assert!(passes(&keeper.admit(&pays(4, 40), &Ok(()), NOW)), "exactly to the limit");
     assert_eq!(headroom(keeper.admit(&pays(5, 1), &Ok(()), NOW), LimitKind::Bilateral), 0);
@@ -245,7 +244,10 @@ fn a_corridor_counts_every_model_for_a_day() {
     let key = ("AE-IN".parse().unwrap(), currency());
     keeper.rules.corridor_gross.insert(key, minor(100));
     assert!(passes(&keeper.admit(&Subject { gross: true, ..pays(1, 60) }, &Ok(()), NOW)));
-    assert_eq!(headroom(keeper.admit(&subject(2, "DELTAEXX", "ECHOINXX", 41), &Ok(()), NOW), LimitKind::CorridorGross), 40);
+    assert_eq!(
+        headroom(keeper.admit(&subject(2, "DELTAEXX", "ECHOINXX", 41), &Ok(()), NOW), LimitKind::CorridorGross),
+        40
+    );
     let fact = committed(&pays(1, 60), window(1));
     count(&mut keeper, &[fact]);
     for (hours, left) in [(0, 40), (23, 40), (24, 40), (25, 100)] {
@@ -253,7 +255,10 @@ fn a_corridor_counts_every_model_for_a_day() {
         let verdict = keeper.judge(&pays(3, 101), &Ok(()), later);
         assert_eq!(headroom(verdict, LimitKind::CorridorGross), left, "after {hours} h");
     }
-    assert!(passes(&keeper.admit(&subject(4, "BRAVINXX", "ALFAAEXX", 999), &Ok(()), NOW)), "the way back is another one");
+    assert!(
+        passes(&keeper.admit(&subject(4, "BRAVINXX", "ALFAAEXX", 999), &Ok(()), NOW)),
+        "the way back is another one"
+    );
 }
 
 #[test]
@@ -306,7 +311,10 @@ fn reducing_lets_positions_shrink_only() {
         let mut keeper = setup();
         breaker(&mut keeper, scope, BreakerState::Reducing);
         let asked = subject(9, payer, payee, units);
-        assert!(matches!(keeper.judge(&asked, &Err("stale".into()), NOW), Verdict::Undecided(_)) || scope.starts_with("corridor"));
+        assert!(
+            matches!(keeper.judge(&asked, &Err("stale".into()), NOW), Verdict::Undecided(_))
+                || scope.starts_with("corridor")
+        );
         let verdict = keeper.admit(&asked, &Ok(()), NOW);
         assert_eq!(passes(&verdict), expected, "{scope}: {payer} pays {payee} {units}");
         let gross = Subject { gross: true, id: pays(10, 1).id, ..asked };
@@ -317,7 +325,10 @@ fn reducing_lets_positions_shrink_only() {
     let mut keeper = setup();
     breaker(&mut keeper, "global", BreakerState::Reducing);
     assert_eq!(keeper.judge(&pays(3, 60), &Ok(()), NOW), Verdict::Pass { window: Some(window(1)) });
-    assert!(!passes(&keeper.judge(&Subject { two_phase: true, ..pays(3, 60) }, &Ok(()), NOW)), "its window is not known");
+    assert!(
+        !passes(&keeper.judge(&Subject { two_phase: true, ..pays(3, 60) }, &Ok(()), NOW)),
+        "its window is not known"
+    );
     // What is owed in a sealed window may be settled at any moment: it can be used up no more.
     count(&mut keeper, &[Fact::Sealed { window: window(1), currency: currency(), next: Some(window(2)) }]);
     assert!(!passes(&keeper.judge(&pays(3, 1), &Ok(()), NOW)));
@@ -335,11 +346,16 @@ fn reducing_lets_positions_shrink_only() {
 fn half_open_lets_a_few_pass_in_each_cool_down() {
     let mut keeper = keeper();
     breaker(&mut keeper, "participant:ALFAAEXX", BreakerState::HalfOpen);
-    for (n, seconds, expected) in [(1, 0, true), (2, 0, true), (3, 1, false), (4, 59, false), (5, 60, true), (6, 60, true), (7, 61, false)] {
+    for (n, seconds, expected) in
+        [(1, 0, true), (2, 0, true), (3, 1, false), (4, 59, false), (5, 60, true), (6, 60, true), (7, 61, false)]
+    {
         let verdict = keeper.admit(&pays(n, 1), &Ok(()), NOW.plus_seconds(seconds));
         assert_eq!(passes(&verdict), expected, "{n}");
     }
-    assert!(!passes(&keeper.admit(&subject(8, "BRAVINXX", "ALFAAEXX", 1), &Ok(()), NOW)), "what it receives tells nothing of it");
+    assert!(
+        !passes(&keeper.admit(&subject(8, "BRAVINXX", "ALFAAEXX", 1), &Ok(()), NOW)),
+        "what it receives tells nothing of it"
+    );
     let again = NOW.plus_seconds(62);
     keeper.rules.breakers.get_mut(&Scope::Participant(bank("ALFAAEXX"))).unwrap().changed_at = again;
     assert!(passes(&keeper.admit(&pays(9, 1), &Ok(()), again)), "half open anew");
@@ -375,7 +391,13 @@ fn a_limit_takes_effect_at_its_time() {
     let kind = LimitKind::SingleTransactionMaximum;
     keeper.rules.expect(Entry {
         limit_id: CommandId::new(Uuid::from_u128(1)),
-        key: crate::domain::limit::Key { kind, participant: None, counterparty: None, corridor: None, currency: Some(currency()) },
+        key: crate::domain::limit::Key {
+            kind,
+            participant: None,
+            counterparty: None,
+            corridor: None,
+            currency: Some(currency()),
+        },
         value: crate::domain::limit::Value::Amount(Money::new(minor(10), currency())),
         due_at: NOW,
         approval: 1,

@@ -321,7 +321,14 @@ impl Sums {
         self.pairs.entry((window, payment.payer, payment.payee)).or_default().add(units);
     }
 
-    fn decided(&mut self, payer: ParticipantId, payee: ParticipantId, currency: Currency, at: Timestamp, accepted: bool) {
+    fn decided(
+        &mut self,
+        payer: ParticipantId,
+        payee: ParticipantId,
+        currency: Currency,
+        at: Timestamp,
+        accepted: bool,
+    ) {
         let bucket = bucket_of(at);
         let [global, of_currency, corridor, of_payer, _] = Scope::of(payer, payee, currency);
         for scope in [global, of_currency, corridor, of_payer] {

@@ -293,7 +293,11 @@ mod tests {
         assert_eq!((flight.going_out(payer, usd), flight.coming_in(payee, usd), flight.count_of(payer)), (65, 65, 3));
         assert_eq!(flight.through(net.payment.corridor(), usd), 72);
         flight.follow(&Fact::Reserved { id: id(1), payment: net.payment, gross: false, at: net.at });
-        assert_eq!((flight.of_pair(payer, payee, usd), flight.count_of(payer)), (60, 2), "still owed, but counted once");
+        assert_eq!(
+            (flight.of_pair(payer, payee, usd), flight.count_of(payer)),
+            (60, 2),
+            "still owed, but counted once"
+        );
         assert_eq!(flight.reserved_net()[&(payer, payee, usd)], 60);
         flight.follow(&Fact::Ended { id: id(1) });
         flight.follow(&Fact::Held { id: id(2) });

@@ -152,7 +152,10 @@ fn what_is_due_is_in_force_at_once_and_a_cap_when_the_ledger_took_it() {
 fn a_limit_waits_for_its_time() {
     let limit = proposed_by(&later(through(LimitKind::CorridorGross, "5.00"), 100), "ada");
     let waits = approve(&limit, "bob", Timestamp::from_micros(50), 1).unwrap().into_inner();
-    assert_eq!((waits.state, waits.due_at, waits.effective_at), (LimitState::Approved, Some(Timestamp::from_micros(100)), None));
+    assert_eq!(
+        (waits.state, waits.due_at, waits.effective_at),
+        (LimitState::Approved, Some(Timestamp::from_micros(100)), None)
+    );
     assert_eq!(activate(&waits, Timestamp::from_micros(99)), None);
     let active = activate(&waits, Timestamp::from_micros(120)).unwrap();
     assert_eq!((active.state, active.effective_at), (LimitState::Active, Some(Timestamp::from_micros(100))));
@@ -177,7 +180,10 @@ fn others_reject_and_the_proposer_withdraws() {
                 assert_eq!(Ok(next.state), expected);
                 assert_eq!(end(&next, how, by, "no", AT), Ok(Outcome::AlreadyApplied(next.clone())));
                 let other_reason = end(&next, how, by, "other", AT);
-                assert_eq!(other_reason, Err(LimitError::WrongState { limit_id: next.proposal.limit_id, state: next.state }));
+                assert_eq!(
+                    other_reason,
+                    Err(LimitError::WrongState { limit_id: next.proposal.limit_id, state: next.state })
+                );
                 assert!(matches!(approve(&next, "cyd", AT, 1), Err(LimitError::WrongState { .. })));
             }
             Err(LimitError::WrongUser { .. }) => assert_eq!(expected, Err(())),
@@ -189,7 +195,10 @@ fn others_reject_and_the_proposer_withdraws() {
     assert!(end(&waits, End::Withdraw, "ada", "no", Timestamp::from_micros(99)).is_ok());
     assert!(end(&waits, End::Withdraw, "ada", "no", Timestamp::from_micros(100)).is_err(), "its time has come");
     let on_its_way = approve(&proposed(LimitKind::NetDebitCap), "bob", AT, 1).unwrap().into_inner();
-    assert!(matches!(end(&on_its_way, End::Reject, "bob", "no", AT), Err(LimitError::WrongState { state: Approved, .. })));
+    assert!(matches!(
+        end(&on_its_way, End::Reject, "bob", "no", AT),
+        Err(LimitError::WrongState { state: Approved, .. })
+    ));
 }
 
 #[test]
@@ -209,7 +218,9 @@ fn an_approval_again_is_not_a_second_one() {
         for state in [approved.state, LimitState::Active, LimitState::Superseded] {
             let limit = Limit { state, ..approved.clone() };
             assert_eq!(approve(&limit, "bob", AT, 9), Ok(Outcome::AlreadyApplied(limit.clone())));
-            assert!(matches!(approve(&limit, "cyd", AT, 9), Err(LimitError::WrongState { state: s, .. }) if s == state));
+            assert!(
+                matches!(approve(&limit, "cyd", AT, 9), Err(LimitError::WrongState { state: s, .. }) if s == state)
+            );
         }
     }
 }

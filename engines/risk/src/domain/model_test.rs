@@ -23,20 +23,41 @@ const START: i64 = 1_762_430_400;
 
 #[derive(Debug, Clone)]
 enum Op {
-    Ask { payer: usize, payee: usize, units: i128, gross: bool, two_phase: bool },
+    Ask {
+        payer: usize,
+        payee: usize,
+        units: i128,
+        gross: bool,
+        two_phase: bool,
+    },
     /// The ledger decides on the oldest that waits: commits, holds or refuses it, or never hears of it.
-    Decide { how: u8 },
+    Decide {
+        how: u8,
+    },
     /// A reservation is committed or ended; a held one is released or refused.
-    Second { which: usize, commit: bool },
+    Second {
+        which: usize,
+        commit: bool,
+    },
     /// So many of the ledger's events come back, in one batch.
-    Return { batch: usize },
+    Return {
+        batch: usize,
+    },
     Seal,
     Settle,
-    Wait { seconds: i64 },
+    Wait {
+        seconds: i64,
+    },
     /// Everything in memory is lost and read anew; the ledger goes on with what it was given, or not.
-    Restart { here: bool },
-    Lower { units: i128 },
-    Reduce { on: bool },
+    Restart {
+        here: bool,
+    },
+    Lower {
+        units: i128,
+    },
+    Reduce {
+        on: bool,
+    },
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -156,7 +177,10 @@ impl Model {
     /// The reference: what the first owes the second, window by window.
     fn owed(&self, payer: ParticipantId, payee: ParticipantId) -> i128 {
         let of = |from, to, window| -> i128 {
-            let rows = self.ledger.iter().filter(|r| r.window == Some(window) && r.subject.payer == from && r.subject.payee == to);
+            let rows = self
+                .ledger
+                .iter()
+                .filter(|r| r.window == Some(window) && r.subject.payer == from && r.subject.payee == to);
             rows.map(|r| r.subject.amount.minor().units()).sum()
         };
         let windows = self.unsettled.iter().map(|n| Self::window(*n));

@@ -114,8 +114,18 @@ mod tests {
             assert_eq!(text.parse::<Scope>().unwrap().to_string(), text);
         }
         for bad in [
-            "", "Global", "global:", "currency:", "currency:XXX", "currency:usd", "participant:alfa", "corridor:AE",
-            "corridor:ae-in", "corridor:AE-IND", "corridor:A1-IN", "AE-IN",
+            "",
+            "Global",
+            "global:",
+            "currency:",
+            "currency:XXX",
+            "currency:usd",
+            "participant:alfa",
+            "corridor:AE",
+            "corridor:ae-in",
+            "corridor:AE-IND",
+            "corridor:A1-IN",
+            "AE-IN",
         ] {
             assert!(bad.parse::<Scope>().unwrap_err().to_string().contains(&format!("{bad:?}")), "{bad}");
         }

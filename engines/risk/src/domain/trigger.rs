@@ -134,7 +134,10 @@ mod tests {
     const NOW: i64 = 1_000_000;
 
     fn history(buckets: &[(i64, u64, u64)]) -> History {
-        buckets.iter().map(|(ago, accepted, refused)| (NOW - ago, Decisions { accepted: *accepted, refused: *refused })).collect()
+        buckets
+            .iter()
+            .map(|(ago, accepted, refused)| (NOW - ago, Decisions { accepted: *accepted, refused: *refused }))
+            .collect()
     }
 
     fn thresholds() -> Thresholds {

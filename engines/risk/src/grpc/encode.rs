@@ -41,12 +41,18 @@ fn refusal(subject: &Subject, stop: Stop) -> Refusal {
         Stop::Amount { kind, maximum, headroom, counterparty, corridor } => {
             let what = match (kind, counterparty, corridor) {
                 (LimitKind::Bilateral, Some(payee), _) => format!("the net debit of {} towards {payee}", subject.payer),
-                (LimitKind::CorridorMaximum, _, Some(corridor)) => format!("a single transaction of corridor {corridor}"),
-                (LimitKind::CorridorGross, _, Some(corridor)) => format!("what goes through corridor {corridor} in 24 hours"),
+                (LimitKind::CorridorMaximum, _, Some(corridor)) => {
+                    format!("a single transaction of corridor {corridor}")
+                }
+                (LimitKind::CorridorGross, _, Some(corridor)) => {
+                    format!("what goes through corridor {corridor} in 24 hours")
+                }
                 _ => "a single transaction".to_owned(),
             };
-            let message =
-                format!("{} is more than {what} may grow by: the limit is {maximum}, {headroom} is left", subject.amount);
+            let message = format!(
+                "{} is more than {what} may grow by: the limit is {maximum}, {headroom} is left",
+                subject.amount
+            );
             let mut details =
                 vec![("limit", word(kind)), ("maximum", maximum.amount()), ("headroom", headroom.amount())];
             details.extend(counterparty.map(|payee| ("counterparty", payee.to_string())));

@@ -27,7 +27,9 @@ pub struct Alarm {
 /// Every alarm that rings.
 pub async fn alarms(db: &Db) -> Result<BTreeSet<Alarm>, DbError> {
     let rows: Vec<(String, String, String, String, i32)> =
-        sqlx::query_as("SELECT kind, participant, counterparty, currency, threshold FROM alarm").fetch_all(db.pool()).await?;
+        sqlx::query_as("SELECT kind, participant, counterparty, currency, threshold FROM alarm")
+            .fetch_all(db.pool())
+            .await?;
     rows.into_iter()
         .map(|(kind, participant, counterparty, currency, threshold)| {
             Ok(Alarm {
@@ -42,11 +44,7 @@ pub async fn alarms(db: &Db) -> Result<BTreeSet<Alarm>, DbError> {
 }
 
 /// Writes alarms that ring from now on, and those that no longer do.
-pub async fn set_alarms(
-    tx: &mut PgConnection,
-    changes: &[(Alarm, bool)],
-    at: Timestamp,
-) -> Result<(), DbError> {
+pub async fn set_alarms(tx: &mut PgConnection, changes: &[(Alarm, bool)], at: Timestamp) -> Result<(), DbError> {
     for (alarm, rings) in changes {
         let statement = if *rings {
             "INSERT INTO alarm (kind, participant, counterparty, currency, threshold, since)

@@ -175,10 +175,7 @@ async fn decided(tx: &mut PgConnection, version: u64, sums: &Sums) -> Result<(),
     Ok(())
 }
 
-async fn set_waiting(
-    tx: &mut PgConnection,
-    waiting: &BTreeMap<TransactionId, Option<Waiting>>,
-) -> Result<(), DbError> {
+async fn set_waiting(tx: &mut PgConnection, waiting: &BTreeMap<TransactionId, Option<Waiting>>) -> Result<(), DbError> {
     let over: Vec<Uuid> = waiting.iter().filter(|(_, w)| w.is_none()).map(|(id, _)| id.uuid()).collect();
     if !over.is_empty() {
         sqlx::query("DELETE FROM waiting WHERE transaction_id = ANY($1)").bind(over).execute(&mut *tx).await?;
@@ -212,13 +209,12 @@ pub async fn decisions(db: &Db, newer: u64, from: i64) -> Result<(u64, BTreeMap<
     let version = number(version)?;
     let mut found: BTreeMap<Scope, History> = BTreeMap::new();
     if version != newer {
-        let rows: Vec<(i64, String, i64, i64)> = sqlx::query_as(
-            "SELECT bucket, scope, accepted, refused FROM decision WHERE bucket >= $1 AND version > $2",
-        )
-        .bind(from)
-        .bind(newer as i64)
-        .fetch_all(&mut *tx)
-        .await?;
+        let rows: Vec<(i64, String, i64, i64)> =
+            sqlx::query_as("SELECT bucket, scope, accepted, refused FROM decision WHERE bucket >= $1 AND version > $2")
+                .bind(from)
+                .bind(newer as i64)
+                .fetch_all(&mut *tx)
+                .await?;
         for (bucket, scope, accepted, refused) in rows {
             let decisions = Decisions { accepted: number(accepted)?, refused: number(refused)? };
             found.entry(parsed(&scope)?).or_default().insert(bucket, decisions);

@@ -18,7 +18,7 @@ pub use limits::{
     LimitFilter, StepFilter, StepRow, caps_on_their_way, due_limits, find_limit, insert_limit, list_limits, list_steps,
     lock_limit, save_limit,
 };
-pub use liquidity::{DayRow, lock_days, list_days, save_days};
+pub use liquidity::{DayRow, list_days, lock_days, save_days};
 pub use read::{BookRows, Read, read};
 
 use deltran_kernel::{Currency, Minor, Money, WindowId};

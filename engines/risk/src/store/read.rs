@@ -51,7 +51,13 @@ pub struct BookRows {
 }
 
 /// Reads what is newer than these versions of the rules and the book.
-pub async fn read(db: &Db, rules_at: Option<u64>, book_at: u64, consumer: &str, now: Timestamp) -> Result<Read, DbError> {
+pub async fn read(
+    db: &Db,
+    rules_at: Option<u64>,
+    book_at: u64,
+    consumer: &str,
+    now: Timestamp,
+) -> Result<Read, DbError> {
     let mut tx = db.begin().await?;
     sqlx::query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY").execute(&mut *tx).await?;
     let (rules_version, book_version): (i64, i64) =
@@ -66,8 +72,10 @@ pub async fn read(db: &Db, rules_at: Option<u64>, book_at: u64, consumer: &str, 
     } else {
         book(&mut tx, book_version, book_at, now).await?
     };
-    let received: Vec<(String, Vec<i64>)> =
-        sqlx::query_as("SELECT producer, ranges FROM received WHERE consumer = $1").bind(consumer).fetch_all(&mut *tx).await?;
+    let received: Vec<(String, Vec<i64>)> = sqlx::query_as("SELECT producer, ranges FROM received WHERE consumer = $1")
+        .bind(consumer)
+        .fetch_all(&mut *tx)
+        .await?;
     tx.commit().await?;
     let received = received
         .into_iter()
@@ -87,11 +95,9 @@ async fn rules(tx: &mut PgConnection, version: u64, now: Timestamp) -> Result<Ru
         let breaker = breaker(row)?;
         rules.breakers.insert(breaker.scope, breaker);
     }
-    let rows = sqlx::query(select_limit!(
-        "WHERE state = 'ACTIVE' OR (state = 'APPROVED' AND kind <> 'NET_DEBIT_CAP')"
-    ))
-    .fetch_all(tx)
-    .await?;
+    let rows = sqlx::query(select_limit!("WHERE state = 'ACTIVE' OR (state = 'APPROVED' AND kind <> 'NET_DEBIT_CAP')"))
+        .fetch_all(tx)
+        .await?;
     for row in &rows {
         let limit = limit(row)?;
         let Limit { approval, due_at, state, .. } = limit;

@@ -138,7 +138,8 @@ async fn a_day_has_its_peaks() {
     assert_eq!(peaks, [(10_000, 1), (8_100, 5), (6_000, 3)]);
     // BRAVO received before it ever sent more: its use never rose above zero.
     assert_eq!((rows[1].participant, rows[1].day.largest().len()), (bank("BRAVINXX"), 0));
-    let paged = store::list_days(process.db(), "2025-11-06", None, Some(usd()), Some((bank("ALFAAEXX"), usd())), 10).await;
+    let paged =
+        store::list_days(process.db(), "2025-11-06", None, Some(usd()), Some((bank("ALFAAEXX"), usd())), 10).await;
     assert_eq!(paged.unwrap().len(), 1);
 
     // After midnight in Dubai another day begins from zero.

@@ -145,7 +145,8 @@ async fn proposals_end_by_those_who_may_end_them() {
     let steps = store::list_steps(process.db(), &PageOf { size: 10, after: None }, &filter).await.unwrap();
     let steps: Vec<_> = steps.iter().map(|s| (s.state.as_str(), s.by.as_str(), s.note.as_str())).collect();
     assert_eq!(steps, [("PROPOSED", "ada", "policy"), ("APPROVED", "bob", ""), ("WITHDRAWN", "ada", "no")]);
-    let ends: Vec<_> = place.types().await.into_iter().filter(|t| t == "limit.rejected" || t == "limit.withdrawn").collect();
+    let ends: Vec<_> =
+        place.types().await.into_iter().filter(|t| t == "limit.rejected" || t == "limit.withdrawn").collect();
     assert_eq!(ends, ["limit.rejected", "limit.withdrawn", "limit.withdrawn"]);
 }
 

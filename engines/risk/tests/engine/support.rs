@@ -113,12 +113,7 @@ impl Place {
         let outbox = Outbox::new(Domain::Risk, context.clock.clone(), context.ids.clone());
         let settings: Settings = toml::from_str(&self.settings).unwrap();
         let desk = Arc::new(deltran_risk::desk(&context, &outbox, settings.checked().unwrap()));
-        Process {
-            handler: Transactions::new(desk.clone()),
-            watch: Watch::new(desk.clone()),
-            desk,
-            context,
-        }
+        Process { handler: Transactions::new(desk.clone()), watch: Watch::new(desk.clone()), desk, context }
     }
 
     pub fn now(&self) -> Timestamp {

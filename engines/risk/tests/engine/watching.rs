@@ -145,7 +145,12 @@ async fn a_breaker_trips_on_many_more_transactions_than_before() {
     let process = place.process().await;
     let mut n = 0;
     let mut burst = |count: usize| -> Vec<_> {
-        let ids: Vec<u128> = (0..count).map(|_| { n += 1; n }).collect();
+        let ids: Vec<u128> = (0..count)
+            .map(|_| {
+                n += 1;
+                n
+            })
+            .collect();
         ids.into_iter().map(|n| place.event(committed(&pays(n), 1))).collect()
     };
     for count in [4, 4, 12] {
@@ -163,7 +168,8 @@ async fn a_breaker_trips_on_many_more_transactions_than_before() {
 
 #[tokio::test]
 async fn stale_data_trips_where_it_decides_and_recovers() {
-    let mut place = Place::with("breakers = { cool_down_seconds = 30, probes = 1, stale_data = { after_seconds = 20 } }").await;
+    let mut place =
+        Place::with("breakers = { cool_down_seconds = 30, probes = 1, stale_data = { after_seconds = 20 } }").await;
     let process = place.process().await;
     process.round_behind(1_000).await;
     assert!(place.types().await.is_empty(), "no limit needs what is counted");
@@ -205,7 +211,9 @@ async fn alarms_ring_once_per_crossing() {
     let alarms = async |place: &mut Place| -> Vec<String> {
         let published = place.published().await;
         let of = |(schema, data): (String, Json)| {
-            schema.starts_with("threshold.").then(|| format!("{schema} {} {}", data["kind"].as_str().unwrap(), data["threshold"]))
+            schema
+                .starts_with("threshold.")
+                .then(|| format!("{schema} {} {}", data["kind"].as_str().unwrap(), data["threshold"]))
         };
         published.into_iter().filter_map(of).collect()
     };
@@ -217,11 +225,15 @@ async fn alarms_ring_once_per_crossing() {
         ("ALFAAEXX", "8.00", &["threshold.breached BILATERAL 8000"]),
         ("ALFAAEXX", "15.00", &["threshold.breached NET_DEBIT_CAP 9500", "threshold.breached BILATERAL 9500"]),
         ("BRAVINXX", "4.00", &[]),
-        ("BRAVINXX", "20.00", &[
-            "threshold.cleared NET_DEBIT_CAP 9500",
-            "threshold.cleared BILATERAL 8000",
-            "threshold.cleared BILATERAL 9500",
-        ]),
+        (
+            "BRAVINXX",
+            "20.00",
+            &[
+                "threshold.cleared NET_DEBIT_CAP 9500",
+                "threshold.cleared BILATERAL 8000",
+                "threshold.cleared BILATERAL 9500",
+            ],
+        ),
         ("BRAVINXX", "10.00", &["threshold.cleared NET_DEBIT_CAP 8000"]),
     ] {
         n += 1;
@@ -249,9 +261,10 @@ async fn snapshots_come_at_their_interval_and_old_rows_go() {
         assert_eq!(published.len(), snapshots, "after {seconds} s more");
         assert!(published.iter().all(|(schema, data)| schema == "exposure.snapshot" && data["window_id"].is_null()));
     }
-    let left: (i64, i64) = sqlx::query_as("SELECT (SELECT count(*) FROM decision), (SELECT count(*) FROM corridor_hour)")
-        .fetch_one(&mut place.root)
-        .await
-        .unwrap();
+    let left: (i64, i64) =
+        sqlx::query_as("SELECT (SELECT count(*) FROM decision), (SELECT count(*) FROM corridor_hour)")
+            .fetch_one(&mut place.root)
+            .await
+            .unwrap();
     assert_eq!(left, (0, 0));
 }

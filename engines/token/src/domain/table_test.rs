@@ -379,7 +379,10 @@ fn settlement_is_all_or_nothing() {
     let proposed = Answer::Collateral { proposed_by: "ada".into(), approved_by: None };
     assert_eq!(ledger.execute(collateral("ada"), at(3)), Ok(Applied::Executed(proposed.clone())));
     assert_eq!(ledger.execute(collateral("ada"), at(3)), Ok(Applied::AlreadyApplied(proposed)), "four eyes");
-    assert!(matches!(ledger.execute(collateral("Ada"), at(3)), Ok(Applied::AlreadyApplied(_))), "the same user, spelt otherwise");
+    assert!(
+        matches!(ledger.execute(collateral("Ada"), at(3)), Ok(Applied::AlreadyApplied(_))),
+        "the same user, spelt otherwise"
+    );
     let applied = Answer::Collateral { proposed_by: "ada".into(), approved_by: Some("bob".into()) };
     assert_eq!(ledger.execute(collateral("bob"), at(3)), Ok(Applied::Executed(applied)));
     let spend = Instruction { model: SettlementModel::Gross, ..instruction(1, "ALFAAEXX", "BRAVINXX", 950) };

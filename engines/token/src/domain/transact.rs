@@ -109,7 +109,9 @@ impl Ledger {
         if judged_for.is_none() || judged_for == self.open.get(&i.amount.currency()).copied() {
             return Ok(());
         }
-        Err(Denied::Undecided("the clearing window has changed since risk was asked: try again with the same id".into()))
+        Err(Denied::Undecided(
+            "the clearing window has changed since risk was asked: try again with the same id".into(),
+        ))
     }
 
     fn check_return(&self, i: &Instruction) -> Result<(), Refusal> {

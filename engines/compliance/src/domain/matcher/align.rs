@@ -318,7 +318,7 @@ impl Work<'_> {
         let worth: u64 =
             telling.iter().map(|part| u64::from(part.weight) * u64::from(part.score) / u64::from(SAME)).sum();
         let left: Vec<&Part> = self.parts.iter().filter(|part| !paired(part)).collect();
-        let whole = !left.iter().copied().any(|part| self.is_proper(&part));
+        let whole = !left.iter().copied().any(|part| self.is_proper(part));
         let exact = left.is_empty() && matched.iter().all(|part| part.how == PairHow::Same);
 
         let (missing, extra) = shares(person, telling.len(), worth);

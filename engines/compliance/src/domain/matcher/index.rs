@@ -19,6 +19,9 @@ const TWO_SLIPS_FROM: usize = 8;
 /// Words that were looked up and are remembered by a [`Scratch`].
 const MOST_REMEMBERED: usize = 50_000;
 
+/// Words of the lists that are like a word, with the likeness, by word.
+pub type Alike = Arc<[(u32, u32)]>;
+
 /// A word of the lists.
 #[derive(Debug)]
 pub struct Known {
@@ -97,8 +100,8 @@ pub struct Asked {
     pub weight: u32,
     /// Whether it is a word that exists: of the lists or common elsewhere.
     pub exists: bool,
-    /// Words of the lists that are like it, with the likeness, by word.
-    pub alike: Arc<[(u32, u32)]>,
+    /// Words of the lists that are like it.
+    pub alike: Alike,
 }
 
 /// Memory that searches one after the other share.
@@ -106,7 +109,7 @@ pub struct Asked {
 pub struct Scratch {
     sums: Vec<u32>,
     touched: Vec<u32>,
-    remembered: HashMap<(Box<str>, bool), Arc<[(u32, u32)]>>,
+    remembered: HashMap<(Box<str>, bool), Alike>,
 }
 
 impl Scratch {
@@ -253,7 +256,7 @@ impl Index {
     }
 
     /// Words of the lists that are like a word.
-    fn alike(&self, form: &Form, kind: Kind, scratch: &mut Scratch) -> Arc<[(u32, u32)]> {
+    fn alike(&self, form: &Form, kind: Kind, scratch: &mut Scratch) -> Alike {
         let same = self.by_text.get(&form.text).copied();
         if kind != Kind::Name || (form.exact_only && !form.without_vowels) {
             return same.into_iter().map(|number| (number, SAME)).collect();
@@ -282,7 +285,7 @@ impl Index {
             alike.truncate(MOST_ALIKE);
             alike.sort_unstable();
         }
-        let alike: Arc<[(u32, u32)]> = alike.into();
+        let alike: Alike = alike.into();
         if scratch.remembered.len() >= MOST_REMEMBERED {
             scratch.remembered.clear();
         }

@@ -23,7 +23,7 @@ pub use index::Scratch;
 pub use qualify::Effect;
 
 use align::{Aligned, align};
-use index::Index;
+use index::{Index, Query};
 
 /// The score of a match that leaves no doubt, in ten-thousandths.
 pub const CERTAIN: u32 = 10_000;
@@ -100,6 +100,8 @@ pub struct Match {
     pub asked_name: String,
     /// With qualifiers, 0 to [`CERTAIN`].
     pub score: u32,
+    /// The same of the best name that is no weak alias, 0 to [`CERTAIN`].
+    pub strong_score: u32,
     /// By the name alone, 0 to [`CERTAIN`].
     pub name_score: u32,
     /// Word by word the same.
@@ -149,46 +151,38 @@ impl Matcher {
         let query = self.index.query(&name, scratch);
         // A qualifier raises the score by a little.
         let floor = least.saturating_sub(qualify::MOST_RAISED);
-        let mut found: Vec<(u32, Reverse<u32>, Aligned, Option<(IdKind, String)>)> = Vec::new();
+        let mut found: Vec<Found> = Vec::new();
         for listed in self.index.candidates(&query, floor, scratch) {
             let aligned = align(&self.index, &query, listed);
-            if aligned.score < floor {
-                continue;
-            }
-            let entry = self.index.names[listed as usize].entry;
-            match found.iter_mut().find(|known| known.1.0 == entry) {
-                Some(known) if (known.2.score, Reverse(known.2.listed)) >= (aligned.score, Reverse(listed)) => {}
-                Some(known) => known.2 = aligned,
-                None => found.push((0, Reverse(entry), aligned, None)),
+            if aligned.score >= floor {
+                let listed = &self.index.names[listed as usize];
+                let strong = if listed.weak { 0 } else { aligned.score };
+                match found.iter_mut().find(|known| known.entry == listed.entry) {
+                    Some(known) => known.also(aligned, strong),
+                    None => found.push(Found { entry: listed.entry, aligned, strong, id: None, effects: Vec::new() }),
+                }
             }
         }
         for (kind, value) in &subject.identifiers {
             let Some(key) = id_key(*kind, value) else { continue };
             for entry in self.index.identified(*kind, &key) {
                 let id = Some((*kind, value.clone()));
-                match found.iter_mut().find(|known| known.1.0 == entry) {
-                    Some(known) => known.3 = id,
+                match found.iter_mut().find(|known| known.entry == entry) {
+                    Some(known) => known.id = id,
                     None => {
-                        let first = self.index.first_name(entry);
-                        found.push((0, Reverse(entry), align(&self.index, &query, first), id));
+                        let aligned = align(&self.index, &query, self.index.first_name(entry));
+                        found.push(Found { entry, strong: aligned.score, aligned, id, effects: Vec::new() });
                     }
                 }
             }
         }
         for known in &mut found {
-            let entry = self.entry(known.1.0);
-            known.0 = match known.3 {
-                Some(_) => CERTAIN,
-                None => qualify::total(known.2.score, &qualify::effects(subject, entry)),
-            };
+            known.effects = qualify::effects(subject, self.entry(known.entry));
         }
-        found.retain(|known| known.0 >= least);
-        found.sort_by(|a, b| (b.0, b.2.score, b.1).cmp(&(a.0, a.2.score, a.1)));
+        found.retain(|known| known.score() >= least);
+        found.sort_by_key(|known| (Reverse(known.score()), Reverse(known.aligned.score), known.entry));
         found.truncate(most);
-        found
-            .into_iter()
-            .map(|(score, entry, aligned, id)| self.explain(subject, &query, score, entry.0, aligned, id))
-            .collect()
+        found.into_iter().map(|known| self.explain(&query, known)).collect()
     }
 
     fn entry(&self, entry: u32) -> &Entry {
@@ -196,23 +190,16 @@ impl Matcher {
         &self.lists[list as usize].entries[place as usize]
     }
 
-    fn explain(
-        &self,
-        subject: &Subject,
-        query: &index::Query,
-        score: u32,
-        number: u32,
-        aligned: Aligned,
-        id: Option<(IdKind, String)>,
-    ) -> Match {
-        let entry = self.entry(number);
-        let list = &self.lists[self.index.entries[number as usize].0 as usize];
-        let alias = &entry.names[self.index.names[aligned.listed as usize].alias as usize];
-        let mut qualifiers = qualify::effects(subject, entry);
-        let same_id = id.is_some();
-        if let Some((kind, value)) = id {
-            let listed =
-                entry.identifiers.iter().find(|known| known.kind == kind && known.key() == id_key(kind, &value));
+    fn explain(&self, query: &Query, found: Found) -> Match {
+        let entry = self.entry(found.entry);
+        let list = &self.lists[self.index.entries[found.entry as usize].0 as usize];
+        let alias = &entry.names[self.index.names[found.aligned.listed as usize].alias as usize];
+        let (score, strong_score) = (found.score(), found.strong_score());
+        let same_id = found.id.is_some();
+        let mut qualifiers = found.effects;
+        if let Some((kind, value)) = found.id {
+            let key = id_key(kind, &value);
+            let listed = entry.identifiers.iter().find(|known| known.kind == kind && known.key() == key);
             qualifiers.push(Effect {
                 what: kind.as_str().to_owned(),
                 asked: value,
@@ -220,6 +207,10 @@ impl Matcher {
                 effect: CERTAIN as i32,
             });
         }
+        let identifier = |id: &super::list::Identifier| match &id.country {
+            Some(country) => format!("{} {} ({country})", id.kind.as_str(), id.value),
+            None => format!("{} {}", id.kind.as_str(), id.value),
+        };
         Match {
             source: list.source,
             list_version: list.version.clone(),
@@ -230,22 +221,46 @@ impl Matcher {
             quality: alias.quality,
             asked_name: query.normal.clone(),
             score,
-            name_score: aligned.score,
-            exact: aligned.exact,
+            strong_score,
+            name_score: found.aligned.score,
+            exact: found.aligned.exact,
             same_id,
-            pairs: aligned.pairs(&self.index, query),
+            pairs: found.aligned.pairs(&self.index, query),
             qualifiers,
             countries: entry.countries.clone(),
             dates_of_birth: entry.born.iter().map(BirthDate::to_string).collect(),
-            identifiers: entry
-                .identifiers
-                .iter()
-                .map(|id| match &id.country {
-                    Some(country) => format!("{} {} ({country})", id.kind.as_str(), id.value),
-                    None => format!("{} {}", id.kind.as_str(), id.value),
-                })
-                .collect(),
+            identifiers: entry.identifiers.iter().map(identifier).collect(),
         }
+    }
+}
+
+/// An entry that was found.
+struct Found {
+    entry: u32,
+    /// The name that is most alike.
+    aligned: Aligned,
+    /// The best score of its names that are not weak.
+    strong: u32,
+    /// The identifier that is the same.
+    id: Option<(IdKind, String)>,
+    effects: Vec<Effect>,
+}
+
+impl Found {
+    /// Takes another name of the same entry into account.
+    fn also(&mut self, other: Aligned, strong: u32) {
+        self.strong = self.strong.max(strong);
+        if (other.score, Reverse(other.listed)) > (self.aligned.score, Reverse(self.aligned.listed)) {
+            self.aligned = other;
+        }
+    }
+
+    fn score(&self) -> u32 {
+        if self.id.is_some() { CERTAIN } else { qualify::total(self.aligned.score, &self.effects) }
+    }
+
+    fn strong_score(&self) -> u32 {
+        if self.id.is_some() { CERTAIN } else { qualify::total(self.strong, &self.effects) }
     }
 }
 
