@@ -25,7 +25,12 @@ pub use stack::{As, Stack, StackBuilder};
 pub use wait::{DEADLINE, eventually, within};
 
 /// Configuration as a file would give it, with the addresses of the servers of a test.
-fn config(toml: &str, database: &str, nats: &str, reports: &std::path::Path) -> std::sync::Arc<deltran_runtime::config::Config> {
+fn config(
+    toml: &str,
+    database: &str,
+    nats: &str,
+    reports: &std::path::Path,
+) -> std::sync::Arc<deltran_runtime::config::Config> {
     let file = tempfile::NamedTempFile::new().expect("a temporary file");
     std::fs::write(file.path(), toml).expect("the temporary file can be written");
     let mut config = deltran_runtime::config::Config::load(Some(file.path()), []).unwrap_or_else(|e| panic!("{e}"));

@@ -273,8 +273,7 @@ fn taken(config: &Config) -> Vec<String> {
         &config.telemetry,
         &config.messaging,
     ];
-    let engines: [&dyn Debug; 7] =
-        [&token, &compliance, &risk, &clearing, &settlement, &notification, &reporting];
+    let engines: [&dyn Debug; 7] = [&token, &compliance, &risk, &clearing, &settlement, &notification, &reporting];
     common.iter().chain(&engines).map(|settings| format!("{settings:?}")).collect()
 }
 

@@ -88,8 +88,8 @@ async fn positions_are_exact_whatever_is_killed_or_delivered_again() {
             .collect()
     };
     for round in 0..4 {
-        for from in 0..3 {
-            submit(&node, BANKS[from], flow(round, from)).await;
+        for (from, bank) in BANKS.iter().enumerate() {
+            submit(&node, bank, flow(round, from)).await;
         }
         if round % 2 == 1 {
             node.kill();

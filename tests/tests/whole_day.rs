@@ -21,12 +21,16 @@ async fn a_day_is_run_verified_and_cleared_away_twice_in_a_row() {
             "efficiency",
             "Net positions",
             "Awaiting funds until",
+            "Webhooks to",
+            "Reports in",
+            "the trial balance ties to the ledger",
             "the ledger's invariants L1 to L8 hold",
             "the audit ledger is dense, complete",
         ] {
             assert!(ran.out.contains(part), "round {round}: {part:?} is not in\n{}", ran.out);
         }
         assert!(data.join("day.csv").is_file(), "the day is left for a look");
+        assert!(folder.path().join("data/reports").is_dir(), "the reports are left for a look");
         let left = processes_of(folder.path());
         assert!(left.is_empty(), "round {round}: still running: {left:?}");
         let run_file = std::fs::read_to_string(data.join("node/run.json")).unwrap_or_else(|_| "{}".into());

@@ -50,7 +50,10 @@ async fn loaded(place: &Place) -> String {
 }
 
 async fn holds(place: &Place) -> Vec<Hold> {
-    store::list_holds(&place.context.db, &PageOf { size: 100, after: None }, None).await.unwrap()
+    let page = PageOf { size: 100, after: None };
+    let mut holds = store::list_holds(&place.context.db, &page, None).await.unwrap();
+    holds.sort_by_key(|hold| hold.transaction_id);
+    holds
 }
 
 #[tokio::test(flavor = "multi_thread")]

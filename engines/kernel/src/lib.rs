@@ -12,8 +12,8 @@ mod time;
 pub use calendar::BusinessCalendar;
 pub use currency::{Currency, UnknownCurrency};
 pub use id::{
-    AlertId, AllowanceId, BatchId, CaseId, CommandId, EndpointId, EventId, HoldId, InvalidId, NettingSetId, ParticipantId,
-    PostingGroupId, ReportId, SubscriptionId, TransactionId, WindowId, WithdrawalId,
+    AlertId, AllowanceId, BatchId, CaseId, CommandId, EndpointId, EventId, HoldId, InvalidId, NettingSetId,
+    ParticipantId, PostingGroupId, ReportId, SubscriptionId, TransactionId, WindowId, WithdrawalId,
 };
 pub use money::{MAX_MINOR, Minor, Money, MoneyError};
 pub use time::{Clock, IdSource, InvalidTimestamp, ManualClock, SeededIds, SystemClock, SystemIds, Timestamp};

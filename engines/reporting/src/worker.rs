@@ -94,6 +94,7 @@ impl Worker {
     async fn term(self, epoch: Epoch, term: CancellationToken) {
         let part = format!("{}.{LEASE}", self.producer.context.engine);
         let health = self.producer.context.health.clone();
+        self.producer.context.metrics.alert(BREACH_ALERT, false);
         let proofs = Proofs::default();
         let mut turns: BTreeMap<ReportId, Next> = BTreeMap::new();
         while !term.is_cancelled() {

@@ -86,7 +86,7 @@ async fn what_nobody_wants_is_passed_over_and_a_subscription_holds_from_its_answ
     let first = ada.list_subscriptions(page(String::new())).await.unwrap().into_inner();
     assert_eq!(first.subscriptions[0].kinds, ["alert.raised", "window.closed"]);
     let second = ada.list_subscriptions(page(first.next_page_token)).await.unwrap().into_inner();
-    assert_eq!(second.subscriptions, [made.clone()]);
+    assert_eq!(second.subscriptions, std::slice::from_ref(&made));
     let by_kind = ListSubscriptionsRequest { kind: "window.closed".into(), ..ListSubscriptionsRequest::default() };
     assert_eq!(ada.list_subscriptions(by_kind).await.unwrap().into_inner().subscriptions, first.subscriptions);
 

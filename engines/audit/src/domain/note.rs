@@ -247,7 +247,7 @@ impl<'a> Note<'a> {
 mod tests {
     use super::*;
 
-    /// The example of the specification, and its key, which is derived from the signature's own key id.
+    /// The example of the specification.
     const SALVATORE: &str = "Ognuno sta solo sul cuor della terra\ntrafitto da un raggio di sole:\n\ned è subito sera.\n\n\u{2014} quasimodo.example/salvatore NnugSzTjtVAewIS+Z/iJhUPeFDkO/5QQ2i5ddnGITLlC+EhfLW9oJKONrMouFSQU0xMcXxj99ihAQwaqP3ZekRwNtIc=\n";
 
     fn signer() -> Signer {

@@ -57,7 +57,7 @@ enum Command {
     --currency USD --reason \"new counterparty\"
   deltran limit propose --kind corridor-gross --corridor AE-IN --amount 9000000.00 --currency AED \\
     --reason \"policy 9\" --effective-from 2026-12-01T00:00:00Z
-  deltran limit propose --kind rate --participant ALFAAEXX --transactions 6000 --window-seconds 60 --reason \"its request\"")]
+  deltran limit propose --kind rate --participant ALFAAEXX --transactions 6000 --window-seconds 60 --reason \"new\"")]
     Propose {
         /// net-debit-cap, single-transaction-maximum, bilateral, corridor-maximum, corridor-gross or rate
         #[arg(long, value_parser = limit_kind)]

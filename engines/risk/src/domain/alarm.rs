@@ -106,7 +106,8 @@ mod tests {
             let mut ringing = BTreeSet::new();
             for fraction in path {
                 for change in changes(&alarms(), fraction, &ringing) {
-                    let moved = if change.breached { ringing.insert(change.threshold) } else { ringing.remove(&change.threshold) };
+                    let Change { threshold, breached } = change;
+                    let moved = if breached { ringing.insert(threshold) } else { ringing.remove(&threshold) };
                     prop_assert!(moved);
                 }
                 prop_assert!(changes(&alarms(), fraction, &ringing).is_empty(), "settled at once");

@@ -331,7 +331,10 @@ mod tests {
                 match step {
                     0 | 1 => flight.pass(id, passage),
                     2 => flight.follow(&Fact::Reserved { id, payment: passage.payment, gross, at }),
-                    3 => flight.follow(&Fact::Committed { id, payment: passage.payment, window: None, at, first: true }),
+                    3 => {
+                        let payment = passage.payment;
+                        flight.follow(&Fact::Committed { id, payment, window: None, at, first: true });
+                    }
                     4 => flight.follow(&Fact::Held { id }),
                     _ => flight.expire(at.plus_micros(-3)),
                 }

@@ -149,7 +149,7 @@ impl Model {
             let ceiling = Ceiling { limit_id, most: Minor::new(self.limit).unwrap() };
             rules.bilateral.insert((bank(payer), bank(payee), self.usd), ceiling);
         }
-        rules.corridor_gross.insert(("IN-AE".parse().unwrap(), self.usd), Minor::new(1_000).unwrap());
+        rules.corridor_gross.insert(("IN-AE".parse().unwrap(), self.usd), Minor::new(200).unwrap());
         rules.rates_of.insert(bank(2), Rate { transactions: 10, window_seconds: 600 });
         let breaker = Breaker {
             scope: Scope::Participant(bank(0)),
@@ -215,7 +215,7 @@ impl Model {
         let corridor = |r: &&Row| r.subject.payer.country() == "IN" && r.subject.payee.country() == "AE";
         let rows = self.ledger.iter().filter(corridor).filter(|r| r.committed_at > day_ago);
         let gross: i128 = rows.map(|r| r.subject.amount.minor().units()).sum();
-        assert!(gross <= 1_000, "{gross} went from IN to AE within a day");
+        assert!(gross <= 200, "{gross} went from IN to AE within a day");
         let lately = self.now.plus_seconds(-600);
         let rows = self.ledger.iter().map(|r| (r.subject.payer, r.accepted_at));
         let accepted = rows.chain(self.reserved.iter().map(|(s, at)| (s.payer, *at)));

@@ -91,7 +91,8 @@ pub async fn largest_of(
                     greatest(p.gross - coalesce(back.gross, 0), 0) AS owed
              FROM asked a JOIN window_book w ON w.currency = a.currency AND NOT w.settled
              JOIN window_pair p ON p.window_id = w.window_id AND p.payee = a.participant
-             LEFT JOIN window_pair back ON back.window_id = p.window_id AND back.payer = p.payee AND back.payee = p.payer),
+             LEFT JOIN window_pair back
+               ON back.window_id = p.window_id AND back.payer = p.payee AND back.payee = p.payer),
          summed AS (SELECT participant, currency, counterparty, sum(owed) AS owed FROM owed GROUP BY 1, 2, 3),
          ranked AS (
              SELECT *, row_number() OVER (PARTITION BY participant, currency ORDER BY owed DESC, counterparty) AS place
@@ -119,10 +120,11 @@ pub async fn snapshot(
     type Row = (String, i64, i64, Decimal, i64, Decimal);
     let currencies: Vec<String> = sealed.keys().map(|c| c.code().to_owned()).collect();
     let totals: Vec<Row> = sqlx::query_as(
-        "SELECT w.currency, count(DISTINCT w.window_id), max(t.count)::bigint, max(t.gross), count(DISTINCT m.participant),
-                coalesce(sum(greatest(m.sent - m.received, 0)), 0)
+        "SELECT w.currency, count(DISTINCT w.window_id), max(t.count)::bigint, max(t.gross),
+                count(DISTINCT m.participant), coalesce(sum(greatest(m.sent - m.received, 0)), 0)
          FROM window_book w
-         JOIN (SELECT currency, sum(count) AS count, sum(gross) AS gross FROM window_book WHERE NOT settled GROUP BY 1) t
+         JOIN (SELECT currency, sum(count) AS count, sum(gross) AS gross FROM window_book
+               WHERE NOT settled GROUP BY 1) t
               USING (currency)
          LEFT JOIN window_member m USING (window_id)
          WHERE NOT w.settled AND (cardinality($1::text[]) = 0 OR w.currency = ANY($1)) GROUP BY w.currency ORDER BY 1",

@@ -16,8 +16,8 @@ macro_rules! select_limit {
     ($rest:literal) => {
         concat!(
             "SELECT limit_id, kind, participant, counterparty, corridor, currency, amount, transactions, window_seconds,
-                    effective_from, reason, state, proposed_by, approved_by, proposed_at, due_at, effective_at, approval,
-                    refusal, ended_by, ended_reason FROM limits ",
+                    effective_from, reason, state, proposed_by, approved_by, proposed_at, due_at, effective_at,
+                    approval, refusal, ended_by, ended_reason FROM limits ",
             $rest
         )
     };
@@ -228,7 +228,8 @@ pub async fn caps_on_their_way(db: &Db, at: Timestamp) -> Result<Vec<Limit>, DbE
 /// locked.
 pub async fn due_limits(tx: &mut PgConnection, at: Timestamp) -> Result<Vec<Limit>, DbError> {
     let rows = sqlx::query(select_limit!(
-        "WHERE state = 'APPROVED' AND kind <> 'NET_DEBIT_CAP' AND due_at <= $1 ORDER BY due_at, approval LIMIT 1000 FOR UPDATE"
+        "WHERE state = 'APPROVED' AND kind <> 'NET_DEBIT_CAP' AND due_at <= $1
+         ORDER BY due_at, approval LIMIT 1000 FOR UPDATE"
     ))
     .bind(at.micros())
     .fetch_all(tx)

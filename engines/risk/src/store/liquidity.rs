@@ -28,8 +28,8 @@ pub struct DayRow {
 macro_rules! select_day {
     ($rest:literal) => {
         concat!(
-            "SELECT d.participant, d.currency, d.day, sent, received, sent_count, received_count, peak_1, peak_1_at, peak_2,
-                    peak_2_at, peak_3, peak_3_at, rising, rising_at, trough FROM liquidity_day d ",
+            "SELECT d.participant, d.currency, d.day, sent, received, sent_count, received_count, peak_1, peak_1_at,
+                    peak_2, peak_2_at, peak_3, peak_3_at, rising, rising_at, trough FROM liquidity_day d ",
             $rest
         )
     };
@@ -86,9 +86,9 @@ pub async fn save_days(tx: &mut PgConnection, days: &BTreeMap<DayKey, Day>) -> R
     let mut query = sqlx::query(
         "INSERT INTO liquidity_day (participant, currency, day, sent, received, sent_count, received_count, rising,
                                     rising_at, trough, peak_1, peak_1_at, peak_2, peak_2_at, peak_3, peak_3_at)
-         SELECT * FROM UNNEST($1::text[], $2::text[], $3::text[], $4::numeric[], $5::numeric[], $6::bigint[], $7::bigint[],
-                              $8::numeric[], $9::bigint[], $10::numeric[], $11::numeric[], $12::bigint[], $13::numeric[],
-                              $14::bigint[], $15::numeric[], $16::bigint[])
+         SELECT * FROM UNNEST($1::text[], $2::text[], $3::text[], $4::numeric[], $5::numeric[], $6::bigint[],
+                              $7::bigint[], $8::numeric[], $9::bigint[], $10::numeric[], $11::numeric[], $12::bigint[],
+                              $13::numeric[], $14::bigint[], $15::numeric[], $16::bigint[])
          ON CONFLICT (day, participant, currency) DO UPDATE SET sent = excluded.sent, received = excluded.received,
              sent_count = excluded.sent_count, received_count = excluded.received_count, rising = excluded.rising,
              rising_at = excluded.rising_at, trough = excluded.trough, peak_1 = excluded.peak_1,

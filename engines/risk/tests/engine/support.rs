@@ -61,9 +61,8 @@ impl Place {
 
     /// With settings in TOML.
     pub async fn with(settings: &str) -> Self {
-        let server = std::env::var("DELTRAN_TEST_DATABASE_URL").expect(
-            "DELTRAN_TEST_DATABASE_URL is not set: it names a superuser's way to a private Postgres; `make test` provides one",
-        );
+        let server = std::env::var("DELTRAN_TEST_DATABASE_URL")
+            .expect("DELTRAN_TEST_DATABASE_URL is not set: it names a private Postgres; `make test` provides one");
         let at = Timestamp::from_micros(NOON);
         let name = format!("t_{}", SystemIds::new().next_id(at).simple());
         let (base, query) = server.split_once('?').map_or((server.as_str(), ""), |(base, query)| (base, query));

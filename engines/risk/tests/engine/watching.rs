@@ -205,7 +205,8 @@ async fn alarms_ring_once_per_crossing() {
     // As the driver does with a cap that the ledger took.
     let cap = Proposal { participant: Some(bank("ALFAAEXX")), ..proposal(2, LimitKind::NetDebitCap, "90.00") };
     process.desk.propose(&cap, &by("ada")).await.unwrap();
-    let active = "UPDATE limits SET state = 'ACTIVE', approved_by = 'bob', due_at = 1, effective_at = 1 WHERE kind = 'NET_DEBIT_CAP'; UPDATE gate SET version = version + 1";
+    let active = "UPDATE limits SET state = 'ACTIVE', approved_by = 'bob', due_at = 1, effective_at = 1
+                  WHERE kind = 'NET_DEBIT_CAP'; UPDATE gate SET version = version + 1";
     sqlx::raw_sql(active).execute(&mut place.root).await.unwrap();
     process.mark(0).await;
     let alarms = async |place: &mut Place| -> Vec<String> {

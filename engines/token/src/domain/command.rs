@@ -167,13 +167,7 @@ pub enum Command {
     /// Locks what debtors lack.
     Earmark { group: PostingGroupId, hash: BodyHash, windows: Vec<WindowId>, by: By },
     /// Posts a settlement.
-    Settle {
-        group: PostingGroupId,
-        hash: BodyHash,
-        windows: Vec<WindowId>,
-        legs: Vec<(ParticipantId, Money)>,
-        by: By,
-    },
+    Settle { group: PostingGroupId, hash: BodyHash, windows: Vec<WindowId>, legs: Vec<(ParticipantId, Money)>, by: By },
     /// Ends reservations that ran out.
     ExpireDue,
 }

@@ -118,9 +118,8 @@ impl Model {
             let sums = self.told.entry(who).or_default();
             *sums = (sums.0 + tokens, sums.1 + locked);
         };
-        let gross = |id: &TransactionId| {
-            self.submitted.iter().any(|i| i.id == *id && i.model == SettlementModel::Gross)
-        };
+        let gross =
+            |id: &TransactionId| self.submitted.iter().any(|i| i.id == *id && i.model == SettlementModel::Gross);
         for said in &effects.events {
             match &said.event {
                 Event::TransactionCreated(e) if e.settlement_model == SettlementModel::Gross => match e.state {
@@ -243,7 +242,13 @@ impl Model {
             }
             Op::Release { which, release } => {
                 if let Some(i) = pick(&self.submitted, which) {
-                    let _ = self.run(Command::Release { id: i.id, release, reason: String::new(), gates: None, by: by("c") });
+                    let _ = self.run(Command::Release {
+                        id: i.id,
+                        release,
+                        reason: String::new(),
+                        gates: None,
+                        by: by("c"),
+                    });
                 }
             }
             Op::Return { which, units } => {
