@@ -141,9 +141,13 @@ impl Sender {
         self.store(floor, epoch).await?;
         if floor.look_at.is_none_or(|at| at <= Instant::now()) {
             self.look(floor).await?;
+            floor.lanes.values_mut().for_each(Lane::look);
             floor.look_at = Some(Instant::now() + self.poll);
         }
-        self.load(floor).await?;
+        if self.load(floor).await? {
+            // What was filed after a rotation or a change is never sent as it was before.
+            self.look(floor).await?;
+        }
         self.launch(floor);
         let depth = i64::try_from(floor.flights.len()).unwrap_or(i64::MAX);
         self.context.metrics.queue_depth.with_label_values(&[LEASE]).set(depth);
@@ -171,9 +175,6 @@ impl Sender {
             .filter(|(id, version)| floor.lanes.get(id).is_none_or(|lane| lane.known.version != **version))
             .map(|(id, _)| *id)
             .collect();
-        for lane in floor.lanes.values_mut() {
-            lane.look();
-        }
         if !changed.is_empty() {
             for whole in endpoints::whole(self.door.db(), &changed).await? {
                 let id = whole.endpoint.endpoint_id;
@@ -216,9 +217,10 @@ impl Sender {
         })
     }
 
-    /// Loads what is due, for lanes that have room.
-    async fn load(&self, floor: &mut Floor) -> Result<(), DbError> {
+    /// Loads what is due, for lanes that have room; whether there was anything.
+    async fn load(&self, floor: &mut Floor) -> Result<bool, DbError> {
         let now = self.context.clock.now();
+        let mut any = false;
         for in_order in [false, true] {
             let wanting = floor.lanes.iter().filter(|(_, lane)| lane.known.in_order == in_order);
             let rooms: Vec<(EndpointId, usize)> =
@@ -229,12 +231,13 @@ impl Sender {
             let mut found = deliveries::next(self.door.db(), &rooms, in_order).await?;
             for (id, asked) in rooms {
                 let rows = found.remove(&id).unwrap_or_default();
+                any |= !rows.is_empty();
                 if let Some(lane) = floor.lanes.get_mut(&id) {
                     lane.fill(rows, asked, now);
                 }
             }
         }
-        Ok(())
+        Ok(any)
     }
 
     /// Sends what may be sent, an endpoint a turn, until no more may be.
