@@ -8,7 +8,7 @@ use deltran_api::token::v1::{GetTransactionRequest, ReleaseTransactionRequest, T
 use deltran_events::data::compliance::{AlertRaised, HoldRejected, HoldReleased};
 use deltran_kernel::TransactionId;
 use deltran_messaging::Outgoing;
-use deltran_runtime::lease::Epoch;
+use deltran_runtime::lease::{Epoch, Pace, RoundError};
 use deltran_runtime::{DbError, EngineContext, Failure, FailureKind};
 use futures::StreamExt;
 use tokio_util::sync::CancellationToken;
@@ -20,9 +20,8 @@ use crate::store;
 
 const COMPARE_EVERY: Duration = Duration::from_secs(1);
 /// Looks for decisions that another process wrote, and asks again about what was not definite.
-const POLL: Duration = Duration::from_millis(500);
-/// The longest pause while the ledger does not answer.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const HOLDS: Pace =
+    Pace { every: Duration::from_millis(500), longest: Duration::from_secs(5), alert: "compliance_holds_wait" };
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Calls to the ledger under way at once.
 const AT_ONCE: usize = 8;
@@ -58,11 +57,12 @@ pub async fn keep_list(context: EngineContext, desk: Arc<Desk>, bundled: bool, s
 
 /// Tells the ledger what becomes of decided holds while this process holds the lease.
 pub async fn drive_holds(context: EngineContext, desk: Arc<Desk>, stop: CancellationToken) {
+    let wake = desk.decided.clone();
     let lease = context.lease("holds");
     lease
-        .run(stop, move |epoch, term| {
+        .rounds(stop, HOLDS, wake, move |epoch| {
             let driver = Driver { context: context.clone(), desk: desk.clone(), epoch };
-            async move { driver.run(term).await }
+            async move { driver.round().await }
         })
         .await;
 }
@@ -74,47 +74,23 @@ struct Driver {
 }
 
 impl Driver {
-    async fn run(self, term: CancellationToken) {
-        let mut failures = 0u32;
-        while !term.is_cancelled() {
-            match self.round().await {
-                Ok(true) => failures = 0,
-                Ok(false) => failures += 1,
-                Err(DbError::NotLeader) => return,
-                Err(error) => {
-                    failures += 1;
-                    if failures.is_power_of_two() {
-                        tracing::warn!(%error, failures, "decided holds wait");
-                    }
-                }
-            }
-            self.context.metrics.alert("compliance_holds_wait", failures > 3);
-            let pause = POLL.saturating_mul(1 << failures.min(4)).min(LONGEST_PAUSE);
-            tokio::select! {
-                () = self.desk.decided.notified() => {}
-                () = tokio::time::sleep(pause) => {}
-                () = term.cancelled() => {}
-            }
-        }
-    }
-
-    /// One round over all decided holds; false where the ledger did not answer about one of them.
-    async fn round(&self) -> Result<bool, DbError> {
+    /// One round over all decided holds; not whole where the ledger did not answer about one of them.
+    async fn round(&self) -> Result<(), RoundError> {
         let holds = store::holds_under_way(self.desk.door.db()).await?;
         let mut answers = futures::stream::iter(holds)
             .map(|hold| async move { (self.ask(&hold).await, hold) })
             .buffer_unordered(AT_ONCE);
-        let mut all = true;
+        let mut unknown = None;
         while let Some((answer, hold)) = answers.next().await {
             match answer {
                 Ok(ledger) => self.end(&hold, &ledger).await?,
                 Err(failure) => {
-                    all = false;
-                    tracing::warn!(hold_id = %hold.hold_id, error = %failure, "the ledger's answer about a hold is not known");
+                    tracing::debug!(hold_id = %hold.hold_id, error = %failure, "the ledger's answer about a hold is not known");
+                    unknown = Some(RoundError::Later(format!("hold {}: {failure}", hold.hold_id)));
                 }
             }
         }
-        Ok(all)
+        unknown.map_or(Ok(()), Err)
     }
 
     /// Asks the ledger to release or reject. Whatever it answers, asking again is harmless.

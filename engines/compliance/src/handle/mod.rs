@@ -75,7 +75,7 @@ pub struct Desk {
     pub(crate) ids: Arc<dyn IdSource>,
     decide_wait: Duration,
     /// A hold was decided: the driver has work.
-    pub(crate) decided: Notify,
+    pub(crate) decided: Arc<Notify>,
     /// The driver ended a hold.
     pub(crate) finished: Notify,
 }
@@ -89,7 +89,7 @@ impl Desk {
             clock: context.clock.clone(),
             ids: context.ids.clone(),
             decide_wait,
-            decided: Notify::new(),
+            decided: Arc::default(),
             finished: Notify::new(),
         }
     }
