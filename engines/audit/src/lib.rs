@@ -4,9 +4,12 @@
 //! It knows events as envelopes and by their catalog. It decides nothing about money, and no engine
 //! waits for it but to let its outbox rows go.
 
+pub mod checkpoints;
+pub mod config;
 pub mod consume;
 pub mod domain;
 mod grpc;
+pub mod notary;
 mod schedule;
 pub mod store;
 pub mod verify;
@@ -21,6 +24,10 @@ use deltran_runtime::boot::BootError;
 use deltran_runtime::{Engine, EngineContext};
 use tokio::sync::Notify;
 
+use crate::checkpoints::{Calendar, Publisher, Signing};
+use crate::config::Settings;
+use crate::notary::Notary;
+
 /// The engine's name: of its schema, its role and its section of the configuration.
 pub const NAME: &str = "audit";
 
@@ -33,7 +40,14 @@ pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("./migrations");
 /// Where a consumer is missing in the catalog or an event schema does not compile.
 pub fn engine(context: EngineContext, broker: Broker, outbox: Outbox) -> Result<Engine, BootError> {
     deltran_events::schema::compile_all().map_err(|e| BootError::Other(e.to_string()))?;
+    let settings: Settings = context.config.section(NAME).map_err(|e| BootError::Other(e.to_string()))?;
+    let settings = settings.checked()?;
+    let notary = Notary::new(&settings, &context.config.deployment, context.db.clone(), context.metrics.clone())?;
+    let notary = Arc::new(notary);
     let door = Door::new(context.db.clone(), outbox.clone());
+    let publisher = Publisher::new(context.clone(), door.clone(), notary.clone(), &settings);
+    let signing = Signing::new(context.clone(), notary, &settings);
+    let calendar = Calendar::new(context.clone(), publisher.clone());
     let appended = Arc::new(Notify::new());
     let given_up = Arc::new(Notify::new());
 
@@ -51,7 +65,13 @@ pub fn engine(context: EngineContext, broker: Broker, outbox: Outbox) -> Result<
     let relay = Relay::new(context.clone(), broker.clone(), outbox.clone());
     let partitions = schedule::Partitions::new(context.clone());
     let burial = schedule::Burial::new(context.clone(), broker.clone(), given_up);
-    let audit = AuditServiceServer::new(grpc::Audit::new(context.clone(), broker.clone(), door.clone(), appended));
+    let audit = AuditServiceServer::new(grpc::Audit::new(
+        context.clone(),
+        broker.clone(),
+        door.clone(),
+        appended,
+        publisher,
+    ));
     let dead_letters = DeadLetterServiceServer::new(grpc::DeadLetters::new(context, broker, door));
 
     Ok(Engine::new(NAME, move |routes| {
@@ -62,7 +82,9 @@ pub fn engine(context: EngineContext, broker: Broker, outbox: Outbox) -> Result<
     .worker("consumer", move |stop| ledger.run(stop))
     .worker("dead_letters", move |stop| letters.run(stop))
     .worker("advisories", move |stop| advisories.run(stop))
-    .worker("burial", move |stop| burial.run(stop)))
+    .worker("burial", move |stop| burial.run(stop))
+    .worker("signer", move |stop| signing.run(stop))
+    .worker("days", move |stop| calendar.run(stop)))
 }
 
 fn spec(stream: &str, name: &str) -> Result<&'static ConsumerSpec, BootError> {

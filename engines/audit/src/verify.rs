@@ -21,7 +21,9 @@ use uuid::Uuid;
 use crate::NAME;
 use crate::domain::check::{Checker, Counted, StoredLeaf};
 use crate::domain::report::{self, Check, Held, LedgerSays, Snapshot};
-use crate::store::{Ledger, Tree};
+use crate::domain::tree_check::Signed;
+use crate::notary::Notary;
+use crate::store::{Checkpoints, Ledger, Tree};
 
 /// Leaves read at once. The largest leaf has 64 KiB, so that memory stays flat.
 const WINDOW: i64 = 1024;
@@ -46,6 +48,8 @@ pub struct Verifier {
     broker: Broker,
     ledger: Ledger,
     tree: Tree,
+    checkpoints: Checkpoints,
+    notary: Arc<Notary>,
     appended: Arc<Notify>,
 }
 
@@ -60,9 +64,10 @@ struct Asked {
 
 impl Verifier {
     /// A verifier; `appended` is told when leaves come in this process.
-    pub fn new(context: EngineContext, broker: Broker, appended: Arc<Notify>) -> Self {
+    pub fn new(context: EngineContext, broker: Broker, notary: Arc<Notary>, appended: Arc<Notify>) -> Self {
         let (ledger, tree) = (Ledger::new(context.db.clone()), Tree::new(context.db.clone()));
-        Self { context, broker, ledger, tree, appended }
+        let checkpoints = Checkpoints::new(context.db.clone());
+        Self { context, broker, ledger, tree, checkpoints, notary, appended }
     }
 
     /// Verifies and tells progress. Everything that is concluded is concluded from rows that were checked.
@@ -76,8 +81,24 @@ impl Verifier {
         }
         let snapshot = self.ledger.snapshot().await?;
         let checker = self.rows(&snapshot, asked.as_ref().and_then(|a| a.counted.clone()), progress).await?;
-        let tree = report::tree(&checker, &self.tree.state().await?);
+        let state = self.tree.state().await?;
+        let beyond = self.notary.known().map(|known| known.size).filter(|signed| *signed > state.size);
+        let tree = [report::tree(&checker, &state), report::checkpoints(&checker, beyond, state.size)];
         Ok(conclude(&snapshot, &checker, tree, asked.as_ref()))
+    }
+
+    /// The kept checkpoints with sizes from `from` up to but without `to`, and the one that is known beside the key.
+    async fn signed(&self, from: u64, to: u64) -> Result<Vec<Signed>, DbError> {
+        let mut signed = Vec::new();
+        for kept in self.checkpoints.between(from, to).await? {
+            let root = self.notary.read(&kept).map(|checkpoint| checkpoint.root).map_err(|e| e.to_string());
+            signed.push(Signed { size: kept.size, root });
+        }
+        if let Some(known) = self.notary.known().filter(|known| (from..to).contains(&known.size)) {
+            signed.push(Signed { size: known.size, root: Ok(known.root) });
+            signed.sort_by_key(|signed| signed.size);
+        }
+        Ok(signed)
     }
 
     /// The token ledger is counted between two looks at the producers' numbers, so that transactions that
@@ -179,6 +200,9 @@ impl Verifier {
         while from < size {
             let to = (from + WINDOW).min(size);
             let (rows, firsts) = next;
+            // A size is reached when the leaf before it was taken.
+            let begin = if from == 0 { 0 } else { from + 1 };
+            checker.tree.expect(self.signed(begin as u64, to as u64 + 1).await?);
             let step = move || {
                 for row in &rows {
                     checker.step(row, &firsts);
@@ -229,8 +253,9 @@ fn arrived(asked: &Asked, snapshot: &Snapshot) -> bool {
     producers && streams
 }
 
-fn conclude(snapshot: &Snapshot, checker: &Checker, tree: Check, asked: Option<&Asked>) -> pb::VerifyReport {
-    let mut checks = vec![report::rows(checker), report::head(snapshot, checker), tree];
+fn conclude(snapshot: &Snapshot, checker: &Checker, tree: [Check; 2], asked: Option<&Asked>) -> pb::VerifyReport {
+    let mut checks = vec![report::rows(checker), report::head(snapshot, checker)];
+    checks.extend(tree);
     let none = BTreeMap::new();
     let producers = report::producers(asked.map_or(&none, |a| &a.assigned), &checker.producers);
     checks.push(report::producers_check(&producers, asked.map_or(&[], |a| &a.silent)));

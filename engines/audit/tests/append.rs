@@ -7,10 +7,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use deltran_audit::config::Settings;
 use deltran_audit::consume::Sequencer;
 use deltran_audit::domain::merkle::{Frontier, inclusion_plan, root_of_inclusion};
 use deltran_audit::domain::sequence::AUDIT;
 use deltran_audit::domain::{leaf_hash, wrapper};
+use deltran_audit::notary::Notary;
 use deltran_audit::store::{Filter, Ledger, Letters, NewLetter, Tree, ensure_partitions};
 use deltran_audit::verify::Verifier;
 use deltran_audit::{MIGRATOR, NAME};
@@ -128,9 +130,14 @@ impl Place {
 
     async fn verify(&self) -> deltran_api::audit::v1::VerifyReport {
         let broker = Broker::connect("nats://127.0.0.1:1", "test").await.unwrap();
-        let verifier = Verifier::new(self.context.clone(), broker, Arc::new(Notify::new()));
+        let notary = Arc::new(self.notary(&Settings::default()));
+        let verifier = Verifier::new(self.context.clone(), broker, notary, Arc::new(Notify::new()));
         let (sender, _receiver) = mpsc::channel(1000);
         verifier.run(true, &sender).await.unwrap()
+    }
+
+    fn notary(&self, settings: &Settings) -> Notary {
+        Notary::new(settings, "test", self.context.db.clone(), self.context.metrics.clone()).unwrap()
     }
 
     /// The result of a statement by the engine's role, in words.

@@ -234,4 +234,12 @@ events! {
     Audit "dead_letter" "replayed" "1.0" => DeadLetterReplayed(audit);
     Audit "dead_letter" "dropped" "1.0" => DeadLetterDropped(audit);
     Audit "access" "granted" "1.0" => AccessGranted(audit);
+    Audit "checkpoint" "signed" "1.0" => CheckpointSigned(audit);
+    Audit "export" "completed" "1.0" => ExportCompleted(audit);
+    Audit "hold" "placed" "1.0" => LegalHoldPlaced(audit);
+    Audit "hold" "released" "1.0" => LegalHoldReleased(audit);
+    Audit "partition" "archived" "1.0" => PartitionArchived(audit);
+    Audit "partition" "detached" "1.0" => PartitionDetached(audit);
+    Audit "reconciliation" "completed" "1.0" => LedgerReconciled(audit);
+    Audit "reconciliation" "mismatch" "1.0" => LedgerMismatch(audit);
 }

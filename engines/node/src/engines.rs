@@ -5,7 +5,6 @@ use deltran_runtime::boot::BootError;
 use deltran_runtime::config::{Config, ConfigError};
 use deltran_runtime::{DbError, Engine, EngineContext, db};
 use futures::future::BoxFuture;
-use serde::Deserialize;
 
 use crate::problem::Problem;
 
@@ -20,11 +19,6 @@ pub struct Entry {
     /// Makes it.
     pub engine: fn(EngineContext, Broker, Outbox) -> Result<Engine, BootError>,
 }
-
-/// The section of an engine that has no settings: any key in it is unknown.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct NoSettings {}
 
 macro_rules! entry {
     ($engine:ident, $settings:ty) => {
@@ -48,7 +42,7 @@ pub static ENGINES: &[Entry] = &[
     entry!(deltran_settlement, deltran_settlement::config::Settings),
     entry!(deltran_notification, deltran_notification::config::Settings),
     entry!(deltran_reporting, deltran_reporting::config::Settings),
-    entry!(deltran_audit, NoSettings),
+    entry!(deltran_audit, deltran_audit::config::Settings),
 ];
 
 /// The engines of these names, each once.

@@ -18,10 +18,10 @@ pub struct Settings {
     pub streams_per_participant: u32,
     /// Seconds between signs of life on a stream that has nothing to say, 1 to 3,600.
     pub keep_alive_seconds: u32,
-    /// The master key of webhook secrets, base64 of 32 random bytes. Only from the environment:
+    /// The master key of webhook secrets, base64 of 32 random bytes; best from the environment, as
     /// DELTRAN_NOTIFICATION_MASTER_KEY.
     pub master_key: KeyText,
-    /// The file that holds the master key, where the environment does not.
+    /// The file that holds the master key, where it is not given itself.
     pub master_key_file: String,
     /// Whether webhooks may go to this machine's loopback interface, over http too. For development.
     pub allow_loopback: bool,

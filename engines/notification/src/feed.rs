@@ -144,18 +144,24 @@ pub async fn open(
     // Before the extent is read: what is filed after that reading is told here.
     let news = pulse.listen(asked.participant)?;
     let extent = feed::extent(pulse.db.pool(), asked.participant).await?;
-    let position = if asked.after == 0 { extent.oldest - 1 } else { asked.after };
-    kept(position, extent)?;
-    if position > extent.last {
-        let message = format!("{position} is not filed yet: the last position is {}", extent.last);
-        return Err(Failure::malformed("after_position", message).with("last_position", extent.last));
-    }
+    let position = begins_after(asked.after, extent)?;
     let db = pulse.db.clone();
     let reader = Reader { db, asked, position, last: extent.last, page: VecDeque::new(), caught_up: false, news };
     Ok(futures::stream::try_unfold(reader, |mut reader| async move {
         let item = reader.next().await?;
         Ok(item.map(|item| (item, reader)))
     }))
+}
+
+/// The position that a reader begins after, where that can be.
+fn begins_after(asked: u64, extent: Extent) -> Result<u64, Failure> {
+    if asked > extent.last {
+        let message = format!("{asked} is not filed yet: the last position is {}", extent.last);
+        return Err(Failure::malformed("after_position", message).with("last_position", extent.last));
+    }
+    let position = if asked == 0 { extent.oldest - 1 } else { asked };
+    kept(position, extent)?;
+    Ok(position)
 }
 
 /// Refuses a position whose next one is no longer kept.
@@ -204,5 +210,31 @@ impl Reader {
         self.page = page.into();
         self.position = through;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_begins_where_something_follows_that_is_kept() {
+        let begins = |asked, oldest, last| begins_after(asked, Extent { oldest, last }).map_err(|f| f.reason);
+        for (asked, oldest, last, expected) in [
+            (0, 1, 0, Ok(0)),
+            (0, 1, 9, Ok(0)),
+            (9, 1, 9, Ok(9)),
+            (10, 1, 9, Err("malformed")),
+            (1, 1, 0, Err("malformed")),
+            (u64::MAX, 1, 9, Err("malformed")),
+            (0, 5, 9, Ok(4)),
+            (4, 5, 9, Ok(4)),
+            (3, 5, 9, Err("position_expired")),
+            (9, 10, 9, Ok(9)),
+            (8, 10, 9, Err("position_expired")),
+            (0, 10, 9, Ok(9)),
+        ] {
+            assert_eq!(begins(asked, oldest, last), expected, "after {asked} of {oldest} to {last}");
+        }
     }
 }

@@ -1,4 +1,5 @@
-//! Retention: what has stood long enough in a feed is dropped, by one process at a time.
+//! Retention: what has stood long enough in a feed, and deliveries that ended long ago, are dropped by one process at a
+//! time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,13 +17,27 @@ const PACE: Pace =
 /// Dropped in one transaction.
 const MOST: i64 = 5_000;
 
+/// What is dropped.
+#[derive(Debug, Clone, Copy)]
+enum What {
+    Notifications,
+    Deliveries,
+}
+
 /// Drops what is older than the settings keep, while this process holds the lease, until shutdown.
 pub async fn retain(context: EngineContext, settings: Settings, shutdown: CancellationToken) {
     let lease = context.lease("retention");
     let ending = shutdown.clone();
+    let ages =
+        [(What::Notifications, settings.retention_micros()), (What::Deliveries, settings.webhooks.retention_micros())];
     let work = move |epoch: Epoch| {
-        let (context, ending, age) = (context.clone(), ending.clone(), settings.retention_micros());
-        async move { Ok::<_, RoundError>(round(&context, &epoch, age, &ending).await?) }
+        let (context, ending) = (context.clone(), ending.clone());
+        async move {
+            for (what, age) in ages {
+                round(&context, &epoch, what, age, &ending).await?;
+            }
+            Ok::<_, RoundError>(())
+        }
     };
     lease.rounds(shutdown, PACE, Arc::new(Notify::new()), work).await;
 }
@@ -30,6 +45,7 @@ pub async fn retain(context: EngineContext, settings: Settings, shutdown: Cancel
 async fn round(
     context: &EngineContext,
     epoch: &Epoch,
+    what: What,
     age_micros: i64,
     ending: &CancellationToken,
 ) -> Result<(), DbError> {
@@ -37,12 +53,15 @@ async fn round(
         let mut tx = context.db.begin().await?;
         epoch.check(&mut tx).await?;
         let before = context.clock.now().plus_micros(-age_micros);
-        let dropped = store::feed::drop_before(&mut tx, before, MOST).await?;
+        let dropped = match what {
+            What::Notifications => store::feed::drop_before(&mut tx, before, MOST).await?,
+            What::Deliveries => store::deliveries::drop_before(&mut tx, before, MOST).await?,
+        };
         tx.commit().await?;
         if dropped == 0 {
             break;
         }
-        tracing::info!(notifications = dropped, "notifications dropped after their time");
+        tracing::info!(?what, dropped, "dropped after their time");
     }
     Ok(())
 }

@@ -1,7 +1,5 @@
 //! Feeds: the same over every way, from any position, once; each bank its own, at its own pace.
 
-use std::time::Duration;
-
 use deltran_api::notification::v1::{ListNotificationsRequest, StreamNotificationsRequest};
 use deltran_events::data::risk::{LimitChanged, LimitKind};
 use deltran_kernel::{CommandId, Currency, Money};
@@ -168,7 +166,10 @@ async fn a_slow_reader_delays_nobody() {
     assert_eq!(slow_grpc.take(MANY).await.last().unwrap().0, MANY as u64);
     assert_eq!(slow_sse.take(MANY).await.last().unwrap().0, MANY as u64);
     drop(slow_socket);
-    let stopping = tokio::time::Instant::now();
     stack.stop().await;
-    assert!(stopping.elapsed() < Duration::from_secs(9), "open streams do not hold up the end");
+    // Open streams are ended in good order, and not cut off after a time of grace.
+    for mut open in quick.into_iter().chain([slow_grpc]) {
+        assert!(open.0.message().await.unwrap().is_none());
+    }
+    while slow_sse.block().await.is_some() {}
 }

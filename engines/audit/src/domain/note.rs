@@ -12,6 +12,9 @@ pub const MAX_NOTE: usize = 64 * 1024;
 /// Signature lines that are read of one note.
 const MAX_SIGNATURES: usize = 64;
 
+/// How the text form of a secret key begins.
+const SECRET: &str = "PRIVATE+KEY+";
+
 /// What a signature says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
@@ -157,6 +160,39 @@ impl Signer {
         Ok(Self { secret, verifier })
     }
 
+    /// Reads the text form of a secret key: `PRIVATE+KEY+<name>+<id in hexadecimal>+<base64 of type and seed>`, as Go's
+    /// `golang.org/x/mod/sumdb/note` writes it. What is wrong is said without showing it.
+    ///
+    /// # Errors
+    /// Where it is none, or its id is not that of the key.
+    pub fn parse(text: &str) -> Result<Self, NoteError> {
+        let malformed = NoteError::Key("expected PRIVATE+KEY+<name>+<id>+<key>");
+        let rest = text.trim().strip_prefix(SECRET).ok_or(malformed.clone())?;
+        let mut parts = rest.splitn(3, '+');
+        let (Some(name), Some(id), Some(key)) = (parts.next(), parts.next(), parts.next()) else {
+            return Err(malformed);
+        };
+        let key = STANDARD.decode(key).map_err(|_| NoteError::Key("the key is not base64"))?;
+        let kind = match key.first() {
+            Some(0x01) => Kind::Ed25519,
+            Some(0x04) => Kind::Cosignature,
+            _ => return Err(NoteError::Key("the type of signature is not known")),
+        };
+        let seed = key[1..].try_into().map_err(|_| NoteError::Key("the key does not have 32 bytes"))?;
+        let signer = Self::new(name, kind, &seed)?;
+        if hex::encode(signer.verifier.id) != id {
+            return Err(NoteError::Key("its id is not that of name and key"));
+        }
+        Ok(signer)
+    }
+
+    /// The text form of the secret key, for the file that keeps it.
+    pub fn secret_text(&self) -> String {
+        let Verifier { name, kind, id, .. } = &self.verifier;
+        let key = [&[kind.byte()], self.secret.as_bytes().as_slice()].concat();
+        format!("{SECRET}{name}+{}+{}", hex::encode(id), STANDARD.encode(key))
+    }
+
     /// Its public half.
     pub fn verifier(&self) -> &Verifier {
         &self.verifier
@@ -276,6 +312,26 @@ mod tests {
             "",
         ] {
             assert!(Verifier::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    /// The key of the example in the documentation of golang.org/x/mod/sumdb/note.
+    #[test]
+    fn a_published_secret_key_is_read_and_written() {
+        let text = "PRIVATE+KEY+PeterNeumann+c74f20a3+AYEKFALVFGyNhPJEMzD1QIDr+Y7hfZx09iUvxdXHKDFz";
+        let signer = Signer::parse(text).unwrap();
+        assert_eq!(signer.secret_text(), text);
+        let public = "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW";
+        assert_eq!(signer.verifier().to_string(), public);
+        for bad in [
+            "PRIVATE+KEY+PeterNeumann+c74f20a4+AYEKFALVFGyNhPJEMzD1QIDr+Y7hfZx09iUvxdXHKDFz",
+            "PeterNeumann+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW",
+            "PRIVATE+KEY+PeterNeumann+c74f20a3",
+            "PRIVATE+KEY+PeterNeumann+c74f20a3+AYEKFALVFGyNhPJEMzD1QIDr",
+            "",
+        ] {
+            let refused = Signer::parse(bad).unwrap_err().to_string();
+            assert!(!refused.contains("AYEK"), "{refused}");
         }
     }
 

@@ -139,6 +139,18 @@ pub fn tree(checker: &Checker, state: &TreeState) -> Check {
     Check { name: "tree".into(), ok, detail }
 }
 
+/// Whether the checkpoints that were signed are of the tree over the leaves. `beyond` is the size of one that is
+/// larger than the tree.
+pub fn checkpoints(checker: &Checker, beyond: Option<u64>, size: u64) -> Check {
+    let (compared, problem) = checker.tree.signed();
+    let problem = problem.map(str::to_owned).or_else(|| {
+        beyond.map(|signed| format!("a checkpoint of {signed} leaves was signed, the ledger has {size} only"))
+    });
+    let ok = problem.is_none();
+    let detail = problem.unwrap_or_else(|| format!("{compared} kept: signatures and roots fit"));
+    Check { name: "checkpoints".into(), ok, detail }
+}
+
 /// Whether the ledger's own counters say what its leaves say.
 pub fn head(snapshot: &Snapshot, checker: &Checker) -> Check {
     let mut problems = Vec::new();

@@ -1,6 +1,6 @@
 //! Checks the stored tree against one that is grown again from the leaves.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::LeafHash;
 use super::merkle::{Frontier, Hash};
@@ -13,6 +13,18 @@ pub struct TreeChecker {
     added: Additions,
     hashes: u64,
     problem: Option<String>,
+    expected: VecDeque<Signed>,
+    signed: u64,
+    signed_problem: Option<String>,
+}
+
+/// A checkpoint that the tree must pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signed {
+    /// Number of leaves.
+    pub size: u64,
+    /// The root that was signed, or why it is no checkpoint of this log.
+    pub root: Result<Hash, String>,
 }
 
 impl TreeChecker {
@@ -21,7 +33,42 @@ impl TreeChecker {
         if u64::try_from(index) == Ok(self.frontier.size()) {
             let added = &mut self.added;
             self.frontier.append(hash, |node, hash| added.add(node, hash));
+            self.pass();
         }
+    }
+
+    /// Says which checkpoints come next, by size.
+    pub fn expect(&mut self, checkpoints: impl IntoIterator<Item = Signed>) {
+        self.expected.extend(checkpoints);
+        self.pass();
+    }
+
+    /// Compares with the checkpoints of the size that is reached.
+    fn pass(&mut self) {
+        while let Some(next) = self.expected.front()
+            && next.size <= self.frontier.size()
+        {
+            let Some(Signed { size, root }) = self.expected.pop_front() else { return };
+            let problem = match root {
+                Err(why) => Some(format!("the checkpoint of size {size}: {why}")),
+                Ok(root) if size == self.frontier.size() && root != self.frontier.root() => Some(format!(
+                    "the checkpoint of size {size} signs another root than that of the first {size} leaves: {} differs \
+                     at or before leaf {}",
+                    hex::encode(root),
+                    size.saturating_sub(1)
+                )),
+                Ok(_) => None,
+            };
+            self.signed += 1;
+            if let Some(problem) = problem {
+                self.signed_problem.get_or_insert(problem);
+            }
+        }
+    }
+
+    /// Checkpoints that were compared, and the first that does not fit.
+    pub fn signed(&self) -> (u64, Option<&str>) {
+        (self.signed, self.signed_problem.as_deref())
     }
 
     /// The tiles that the leaves since the last comparison stand in.
@@ -108,6 +155,30 @@ mod tests {
         short.get_mut(&Tile { level: 1, index: 0 }).unwrap().pop();
         let checker = checked(600, &short);
         assert_eq!(checker.problem(), Some("hash 1 of tile 1/0, over leaves 256 to 511, is missing"));
+    }
+
+    #[test]
+    fn a_checkpoint_of_another_tree_is_named() {
+        let root_of = |leaves: u64| {
+            let mut frontier = Frontier::default();
+            (0..leaves).for_each(|leaf| frontier.append(leaf_hash(&leaf.to_be_bytes()), |_, _| {}));
+            frontier.root()
+        };
+        let passed = |signed: Vec<Signed>| {
+            let mut checker = TreeChecker::default();
+            checker.expect(signed);
+            (0..10u64).for_each(|leaf| checker.leaf(leaf as i64, leaf_hash(&leaf.to_be_bytes())));
+            let (count, problem) = checker.signed();
+            (count, problem.map(str::to_owned))
+        };
+        let good = |size| Signed { size, root: Ok(root_of(size)) };
+        assert_eq!(passed(vec![good(0), good(1), good(7), good(10)]), (4, None));
+        assert_eq!(passed(vec![good(7), good(11)]), (1, None), "not reached yet");
+        let (count, problem) = passed(vec![good(3), Signed { size: 5, root: Ok(root_of(6)) }, good(7)]);
+        assert_eq!(count, 3);
+        assert!(problem.unwrap().starts_with("the checkpoint of size 5 signs another root"));
+        let (_, problem) = passed(vec![Signed { size: 5, root: Err("it is forged".into()) }]);
+        assert_eq!(problem.unwrap(), "the checkpoint of size 5: it is forged");
     }
 
     #[test]

@@ -12,6 +12,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::note_access;
+use super::proofs::Proofs;
+use crate::checkpoints::Publisher;
 use crate::domain::check::StoredLeaf;
 use crate::store::{Filter, Ledger};
 use crate::verify::Verifier;
@@ -30,14 +32,22 @@ pub struct Audit {
     ledger: Ledger,
     verifier: Verifier,
     verifications: Arc<Semaphore>,
+    proofs: Proofs,
 }
 
 impl Audit {
     /// The service; `appended` is told when leaves come in this process.
-    pub fn new(context: EngineContext, broker: Broker, door: Door, appended: Arc<Notify>) -> Self {
+    pub fn new(
+        context: EngineContext,
+        broker: Broker,
+        door: Door,
+        appended: Arc<Notify>,
+        publisher: Publisher,
+    ) -> Self {
         let ledger = Ledger::new(context.db.clone());
-        let verifier = Verifier::new(context.clone(), broker, appended);
-        Self { context, door, ledger, verifier, verifications: Arc::new(Semaphore::new(VERIFICATIONS)) }
+        let verifier = Verifier::new(context.clone(), broker, publisher.notary().clone(), appended);
+        let proofs = Proofs::new(context.clone(), door.clone(), publisher);
+        Self { context, door, ledger, verifier, verifications: Arc::new(Semaphore::new(VERIFICATIONS)), proofs }
     }
 
     async fn list(&self, request: Request<pb::ListEventsRequest>) -> Result<pb::ListEventsResponse, Failure> {
@@ -214,6 +224,9 @@ fn encode(leaf: StoredLeaf) -> pb::AuditEvent {
 impl AuditService for Audit {
     type VerifyStream = ReceiverStream<Result<pb::VerifyResponse, Status>>;
     type ReadRangeStream = ReceiverStream<Result<pb::ReadRangeResponse, Status>>;
+    type GetTilesStream = ReceiverStream<Result<pb::GetTilesResponse, Status>>;
+    type ExportEventsStream = ReceiverStream<Result<pb::ExportEventsResponse, Status>>;
+    type ReconcileStream = ReceiverStream<Result<pb::ReconcileResponse, Status>>;
 
     async fn list_events(
         &self,
@@ -228,6 +241,65 @@ impl AuditService for Audit {
 
     async fn verify(&self, request: Request<pb::VerifyRequest>) -> Result<Response<Self::VerifyStream>, Status> {
         Ok(Response::new(self.start_verification(request).await?))
+    }
+
+    async fn get_checkpoint(
+        &self,
+        request: Request<pb::GetCheckpointRequest>,
+    ) -> Result<Response<pb::GetCheckpointResponse>, Status> {
+        Ok(Response::new(self.proofs.checkpoint(request).await?))
+    }
+
+    async fn list_checkpoints(
+        &self,
+        request: Request<pb::ListCheckpointsRequest>,
+    ) -> Result<Response<pb::ListCheckpointsResponse>, Status> {
+        Ok(Response::new(self.proofs.checkpoints(request).await?))
+    }
+
+    async fn get_inclusion_proof(
+        &self,
+        request: Request<pb::GetInclusionProofRequest>,
+    ) -> Result<Response<pb::GetInclusionProofResponse>, Status> {
+        Ok(Response::new(self.proofs.inclusion(request).await?))
+    }
+
+    async fn get_consistency_proof(
+        &self,
+        request: Request<pb::GetConsistencyProofRequest>,
+    ) -> Result<Response<pb::GetConsistencyProofResponse>, Status> {
+        Ok(Response::new(self.proofs.consistency(request).await?))
+    }
+
+    async fn get_tiles(
+        &self,
+        request: Request<pb::GetTilesRequest>,
+    ) -> Result<Response<Self::GetTilesStream>, Status> {
+        Ok(Response::new(self.proofs.tiles(request).await?))
+    }
+
+    async fn export_events(&self, _request: Request<pb::ExportEventsRequest>) -> Result<Response<Self::ExportEventsStream>, Status> {
+        Err(Failure::unimplemented("export_events").into())
+    }
+
+    async fn place_hold(&self, _request: Request<pb::PlaceHoldRequest>) -> Result<Response<pb::PlaceHoldResponse>, Status> {
+        Err(Failure::unimplemented("place_hold").into())
+    }
+
+    async fn release_hold(&self, _request: Request<pb::ReleaseHoldRequest>) -> Result<Response<pb::ReleaseHoldResponse>, Status> {
+        Err(Failure::unimplemented("release_hold").into())
+    }
+
+    async fn list_holds(&self, _request: Request<pb::ListHoldsRequest>) -> Result<Response<pb::ListHoldsResponse>, Status> {
+        Err(Failure::unimplemented("list_holds").into())
+    }
+
+    async fn list_days(&self, _request: Request<pb::ListDaysRequest>) -> Result<Response<pb::ListDaysResponse>, Status> {
+        Err(Failure::unimplemented("list_days").into())
+    }
+
+    async fn reconcile(&self, _request: Request<pb::ReconcileRequest>) -> Result<Response<Self::ReconcileStream>, Status> {
+        Err(Failure::unimplemented("reconcile").into())
     }
 
     async fn confirmed_through(

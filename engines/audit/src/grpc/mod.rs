@@ -2,6 +2,7 @@
 
 mod audit;
 mod dead_letters;
+mod proofs;
 
 pub use audit::Audit;
 pub use dead_letters::DeadLetters;

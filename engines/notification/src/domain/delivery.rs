@@ -89,36 +89,41 @@ impl Conclusion {
     }
 }
 
-/// Judges an attempt that ended at `now`, and tells the endpoint's breaker.
+/// Judges an attempt that ended at `now`, and tells the endpoint's breaker. There is none where the endpoint was
+/// changed after the attempt began: then it says nothing about the endpoint as it is now, and a 410 only means
+/// that the delivery goes to where the endpoint is by now.
 pub fn conclude(
     delivery: Delivery,
     participant: ParticipantId,
     attempt: Attempt,
-    breaker: &mut Breaker,
+    mut breaker: Option<&mut Breaker>,
     (schedule, rules): (&Schedule, &Rules),
     (jitter, now): (u16, Timestamp),
 ) -> Conclusion {
     let number = delivery.attempts.saturating_add(1);
     let verdict = schedule.judge(number.saturating_sub(delivery.attempts_before), &attempt.answer, jitter, now);
-    if verdict == Verdict::Delivered {
-        breaker.succeeded(rules);
-    } else {
-        let asked = match &attempt.answer {
-            Answer::Status { retry_after, .. } => *retry_after,
-            Answer::Fault(_) => None,
-        };
-        breaker.failed(asked, rules, now);
+    if let Some(breaker) = breaker.as_deref_mut() {
+        if verdict == Verdict::Delivered {
+            breaker.succeeded(rules);
+        } else {
+            let asked = match &attempt.answer {
+                Answer::Status { retry_after, .. } => *retry_after,
+                Answer::Fault(_) => None,
+            };
+            breaker.failed(asked, rules, now);
+        }
     }
     let (state, due_at) = match verdict {
         Verdict::Delivered => (DeliveryState::Delivered, None),
         Verdict::Again(at) => (DeliveryState::Pending, Some(at)),
+        Verdict::Gone if breaker.is_none() => (DeliveryState::Pending, Some(now)),
         Verdict::Exhausted | Verdict::Gone => (DeliveryState::Failed, None),
     };
-    let disable = match verdict {
+    let disable = breaker.and_then(|breaker| match verdict {
         Verdict::Gone => Some(Cause::Gone),
         _ if breaker.is_hopeless(rules, now) => Some(Cause::Failing),
         _ => None,
-    };
+    });
     // Of an endpoint that is disabled, `endpoint.disabled` tells.
     let event = (verdict == Verdict::Exhausted && disable.is_none()).then(|| {
         DeliveryFailed {
@@ -177,7 +182,7 @@ mod tests {
 
     fn concluded(delivery: Delivery, answer: Answer, breaker: &mut Breaker, now: Timestamp) -> Conclusion {
         let attempt = Attempt { at: now, duration_ms: 3, answer, response: String::new() };
-        conclude(delivery, "ALFAAEXX".parse().unwrap(), attempt, breaker, (&schedule(), &rules()), (0, now))
+        conclude(delivery, "ALFAAEXX".parse().unwrap(), attempt, Some(breaker), (&schedule(), &rules()), (0, now))
     }
 
     fn status(code: u16) -> Answer {
@@ -228,5 +233,25 @@ mod tests {
         let done = concluded(delivery(2, 0), status(500), &mut breaker, at(100));
         assert_eq!((done.disable, done.event), (Some(Cause::Failing), None));
         assert_eq!(concluded(delivery(0, 0), status(200), &mut breaker, at(101)).disable, None);
+    }
+
+    #[test]
+    fn what_an_endpoint_answered_before_it_was_changed_disables_nothing() {
+        use DeliveryState::{Delivered, Failed, Pending};
+        let rules = Rules { patience: 0, ..rules() };
+        for (attempts, code, state, due_at, tells) in [
+            (0, 204, Delivered, None, false),
+            (0, 500, Pending, Some(at(5)), false),
+            (2, 500, Failed, None, true),
+            (0, 410, Pending, Some(at(0)), false),
+            (2, 410, Pending, Some(at(0)), false),
+        ] {
+            let attempt = Attempt { at: at(0), duration_ms: 3, answer: status(code), response: String::new() };
+            let participant = "ALFAAEXX".parse().unwrap();
+            let schedule = (&schedule(), &rules);
+            let done = conclude(delivery(attempts, 0), participant, attempt, None, schedule, (0, at(0)));
+            assert_eq!((done.state, done.due_at, done.disable), (state, due_at, None), "{attempts} {code}");
+            assert_eq!(done.event.is_some(), tells, "{attempts} {code}");
+        }
     }
 }

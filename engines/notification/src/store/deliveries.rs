@@ -162,7 +162,7 @@ fn delivery(row: &PgRow) -> Result<Delivery, DbError> {
 
 /// Records what attempts came to, and returns those conclusions that were new, by endpoint and position. One
 /// that was recorded before, where the answer to a COMMIT was lost, changes nothing. What was given up
-/// meanwhile stays so, unless it was taken.
+/// meanwhile stays so, unless it was taken. Of one that is no longer kept nothing is recorded.
 pub async fn conclude(
     tx: &mut PgConnection,
     conclusions: &[Conclusion],
@@ -192,8 +192,10 @@ pub async fn conclude(
     .await?;
     sqlx::query(
         "INSERT INTO attempt (endpoint_id, position, number, at, duration_ms, status, error, response)
-         SELECT * FROM UNNEST($1::uuid[], $2::bigint[], $3::integer[], $4::bigint[], $5::bigint[], $6::integer[],
-                              $7::text[], $8::text[])
+         SELECT a.* FROM UNNEST($1::uuid[], $2::bigint[], $3::integer[], $4::bigint[], $5::bigint[], $6::integer[],
+                                $7::text[], $8::text[])
+              AS a (endpoint_id, position, number, at, duration_ms, status, error, response)
+         JOIN delivery d USING (endpoint_id, position)
          ON CONFLICT DO NOTHING",
     )
     .bind(&endpoints)
@@ -263,6 +265,21 @@ pub async fn replay(
     Ok(Some(done.bind(at.micros()).execute(tx).await?.rows_affected()))
 }
 
+/// Drops deliveries that ended before a time, with their attempts, the oldest first and at most so many; how many were
+/// dropped. One that is replayed at this moment stays.
+pub async fn drop_before(tx: &mut PgConnection, before: Timestamp, most: i64) -> Result<u64, DbError> {
+    let done = sqlx::query(
+        "DELETE FROM delivery WHERE (endpoint_id, position) IN (
+           SELECT endpoint_id, position FROM delivery WHERE state <> 'PENDING' AND ended_at < $1
+           ORDER BY ended_at LIMIT $2 FOR UPDATE SKIP LOCKED)",
+    )
+    .bind(before.micros())
+    .bind(most)
+    .execute(tx)
+    .await?;
+    Ok(done.rows_affected())
+}
+
 /// A page of the attempts of an endpoint, the latest first.
 pub async fn attempts(
     db: &Db,
@@ -307,7 +324,7 @@ fn shown(row: &PgRow) -> Result<ShownAttempt, DbError> {
     })
 }
 
-/// How many deliveries of an endpoint stand where. For tests and for people.
+/// How many deliveries of an endpoint stand where. For tests.
 pub async fn standing(db: &Db, id: EndpointId, state: DeliveryState) -> Result<u64, DbError> {
     let count: i64 = sqlx::query_scalar("SELECT count(*) FROM delivery WHERE endpoint_id = $1 AND state = $2")
         .bind(id.uuid())

@@ -1,5 +1,7 @@
 //! Endpoints, their secrets, their health, and the commands that changed them.
 
+use std::collections::BTreeMap;
+
 use deltran_kernel::{CommandId, EndpointId, ParticipantId, Timestamp};
 use deltran_runtime::wire::PageOf;
 use deltran_runtime::{Db, DbError};
@@ -242,6 +244,24 @@ pub async fn lock(tx: &mut PgConnection, id: EndpointId) -> Result<Option<Endpoi
     row.as_ref().map(endpoint).transpose()
 }
 
+/// Versions of endpoints, none of which changes until the transaction ends; filing goes on meanwhile. Taken before
+/// deliveries, as [`lock`] is, so that who gives up the deliveries of an endpoint waits here and not in their middle.
+pub async fn hold(tx: &mut PgConnection, ids: &[EndpointId]) -> Result<BTreeMap<EndpointId, u64>, DbError> {
+    let rows: Vec<(Uuid, i64)> = sqlx::query_as(
+        "SELECT endpoint_id, version FROM endpoint WHERE endpoint_id = ANY($1) ORDER BY endpoint_id FOR SHARE",
+    )
+    .bind(ids.iter().map(|id| id.uuid()).collect::<Vec<_>>())
+    .fetch_all(tx)
+    .await?;
+    versions(rows)
+}
+
+fn versions(rows: Vec<(Uuid, i64)>) -> Result<BTreeMap<EndpointId, u64>, DbError> {
+    rows.into_iter()
+        .map(|(id, version)| Ok((EndpointId::new(id), u64::try_from(version).map_err(DbError::corrupt)?)))
+        .collect()
+}
+
 /// Adds a secret, the newest; those before it sign until `others_until` at most.
 pub async fn add_secret(
     tx: &mut PgConnection,
@@ -304,13 +324,11 @@ pub async fn save_health(tx: &mut PgConnection, fared: &[(EndpointId, Health)]) 
 }
 
 /// Ids and versions of all endpoints that are sent to.
-pub async fn enabled(db: &Db) -> Result<Vec<(EndpointId, u64)>, DbError> {
+pub async fn enabled(db: &Db) -> Result<BTreeMap<EndpointId, u64>, DbError> {
     let rows: Vec<(Uuid, i64)> = sqlx::query_as("SELECT endpoint_id, version FROM endpoint WHERE state = 'ENABLED'")
         .fetch_all(db.pool())
         .await?;
-    rows.into_iter()
-        .map(|(id, version)| Ok((EndpointId::new(id), u64::try_from(version).map_err(DbError::corrupt)?)))
-        .collect()
+    versions(rows)
 }
 
 /// Endpoints with their health and secrets.

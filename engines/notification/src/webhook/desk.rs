@@ -33,8 +33,8 @@ pub enum DeskError {
     /// No secret can be made.
     #[error(transparent)]
     Vault(#[from] VaultError),
-    /// The endpoint never got such a notification.
-    #[error("endpoint {0} was never sent notification {1}")]
+    /// The endpoint never got such a notification, or that is long ago.
+    #[error("endpoint {0} was never sent notification {1}, or that is no longer kept")]
     NeverSent(EndpointId, EventId),
 }
 

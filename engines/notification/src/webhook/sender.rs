@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use deltran_kernel::EndpointId;
+use deltran_kernel::{EndpointId, ParticipantId};
 use deltran_messaging::{Door, Outgoing};
 use deltran_runtime::lease::Epoch;
 use deltran_runtime::{DbError, EngineContext};
@@ -22,7 +22,7 @@ use super::random::{Random, jitter};
 use super::settings::Webhooks;
 use super::vault::Vault;
 use crate::domain::Kind;
-use crate::domain::breaker::{Health, Rules};
+use crate::domain::breaker::{Breaker, Health, Rules};
 use crate::domain::delivery::{Attempt, Conclusion, Delivery, conclude};
 use crate::domain::endpoint::{Actor, Cause, Change};
 use crate::domain::retry::Schedule;
@@ -56,8 +56,8 @@ pub struct Sender {
     in_total: usize,
 }
 
-/// A delivery that was sent.
-type Flight = (Delivery, Attempt);
+/// A delivery that was sent, under which version of its endpoint.
+type Flight = (Delivery, u64, Attempt);
 
 /// What one term keeps in memory.
 #[derive(Default)]
@@ -70,6 +70,16 @@ struct Floor {
     look_at: Option<Instant>,
     /// Who has the first turn next.
     turn: Option<EndpointId>,
+    /// A flight was lost: only a new term knows again what is to be sent.
+    broken: bool,
+}
+
+/// What came of storing conclusions.
+enum Stored {
+    /// They are stored: which endpoints were disabled, and whose health was stored.
+    Whole(BTreeSet<EndpointId>, Vec<(EndpointId, Health)>),
+    /// Nothing is: these endpoints were to be disabled, and were changed meanwhile.
+    Changed(BTreeSet<EndpointId>),
 }
 
 impl Sender {
@@ -112,13 +122,17 @@ impl Sender {
         let part = format!("{}.{LEASE}", self.context.engine);
         let mut floor = Floor::default();
         let mut failures = 0u32;
-        while !term.is_cancelled() {
+        while !term.is_cancelled() && !floor.broken {
             match self.round(&mut floor, &epoch, &term).await {
                 Ok(()) => {
                     failures = 0;
                     self.context.health.ready(&part);
                 }
-                Err(DbError::NotLeader) => return,
+                // Another process sends all of it again: what is under way here is of no use.
+                Err(DbError::NotLeader) => {
+                    floor.flights.abort_all();
+                    break;
+                }
                 Err(error) => {
                     failures = failures.saturating_add(1);
                     self.context.health.not_ready(&part, error.to_string());
@@ -144,19 +158,18 @@ impl Sender {
             floor.lanes.values_mut().for_each(Lane::look);
             floor.look_at = Some(Instant::now() + self.poll);
         }
-        if self.load(floor).await? {
-            // What was filed after a rotation or a change is never sent as it was before.
-            self.look(floor).await?;
-        }
+        // What was filed after a rotation or a change is never sent as it was before: what waited for an endpoint
+        // that changed is loaded anew.
+        while self.load(floor).await? && self.look(floor).await? {}
         self.launch(floor);
         let depth = i64::try_from(floor.flights.len()).unwrap_or(i64::MAX);
         self.context.metrics.queue_depth.with_label_values(&[LEASE]).set(depth);
         let wakes_at = self.wakes_at(floor);
         tokio::select! {
             Some(landed) = floor.flights.join_next(), if !floor.flights.is_empty() => {
-                self.land(floor, landed)?;
+                self.land(floor, landed);
                 while floor.unstored.len() < BATCH && let Some(landed) = floor.flights.try_join_next() {
-                    self.land(floor, landed)?;
+                    self.land(floor, landed);
                 }
             }
             () = self.wake.notified() => floor.look_at = None,
@@ -166,9 +179,9 @@ impl Sender {
         Ok(())
     }
 
-    /// Brings the lanes into line with the endpoints.
-    async fn look(&self, floor: &mut Floor) -> Result<(), DbError> {
-        let enabled: BTreeMap<EndpointId, u64> = endpoints::enabled(self.door.db()).await?.into_iter().collect();
+    /// Brings the lanes into line with the endpoints; whether one of them changed.
+    async fn look(&self, floor: &mut Floor) -> Result<bool, DbError> {
+        let enabled = endpoints::enabled(self.door.db()).await?;
         floor.lanes.retain(|id, lane| enabled.contains_key(id) || !lane.close());
         let changed: Vec<EndpointId> = enabled
             .iter()
@@ -190,7 +203,7 @@ impl Sender {
         }
         let unsigned = floor.lanes.values().any(|lane| lane.known.signers.is_none());
         self.context.metrics.alert(UNSIGNED_ALERT, unsigned);
-        Ok(())
+        Ok(!changed.is_empty())
     }
 
     fn known(&self, whole: Whole) -> Option<Known> {
@@ -257,18 +270,18 @@ impl Sender {
                     return false;
                 };
                 floor.turn = Some(*id);
-                floor.flights.spawn(self.clone().fly(lane.known.uri.clone(), signers, delivery));
+                floor.flights.spawn(self.clone().fly(lane.known.uri.clone(), lane.known.version, signers, delivery));
                 true
             });
         }
     }
 
-    async fn fly(self, uri: http::Uri, signers: Arc<Signers>, delivery: Delivery) -> Flight {
+    async fn fly(self, uri: http::Uri, version: u64, signers: Arc<Signers>, delivery: Delivery) -> Flight {
         let id = delivery.notification_id.to_string();
         let body = Bytes::from(delivery.body.clone());
         let (timestamp, signature) = signers.sign(&id, &body, self.context.clock.now());
         let attempt = self.client.send(Signed { uri, id, timestamp, signature, body }).await;
-        (delivery, attempt)
+        (delivery, version, attempt)
     }
 
     fn wakes_at(&self, floor: &Floor) -> Instant {
@@ -283,17 +296,34 @@ impl Sender {
     }
 
     /// Concludes a flight.
-    fn land(&self, floor: &mut Floor, landed: Result<Flight, tokio::task::JoinError>) -> Result<(), DbError> {
-        // What it carried is known to the database as pending: a new term sends it again.
-        let (delivery, attempt) = landed.map_err(|e| DbError::Other(format!("a delivery failed: {e}")))?;
+    fn land(&self, floor: &mut Floor, landed: Result<Flight, tokio::task::JoinError>) {
+        let (delivery, version, attempt) = match landed {
+            Ok(landed) => landed,
+            Err(error) => {
+                // What it carried is pending in the database, and nobody here knows any more which it was.
+                if !error.is_cancelled() {
+                    tracing::error!(%error, "a delivery was lost: the sender begins anew");
+                }
+                floor.broken = true;
+                return;
+            }
+        };
         let word = Some(attempt.answer.error()).filter(|word| !word.is_empty()).unwrap_or("ok");
         self.context.metrics.webhook_attempts.with_label_values(&[word]).inc();
-        let Some(lane) = floor.lanes.get_mut(&delivery.endpoint_id) else { return Ok(()) };
+        let Some(lane) = floor.lanes.get_mut(&delivery.endpoint_id) else { return };
+        let breaker = (lane.known.version == version).then_some(&mut lane.breaker);
+        floor.unstored.push(self.judge(lane.known.participant, delivery, attempt, breaker));
+    }
+
+    fn judge(
+        &self,
+        participant: ParticipantId,
+        delivery: Delivery,
+        attempt: Attempt,
+        breaker: Option<&mut Breaker>,
+    ) -> Conclusion {
         let chance = (jitter(&*self.random), self.context.clock.now());
-        let rules = (&*self.schedule, &*self.rules);
-        let participant = lane.known.participant;
-        floor.unstored.push(conclude(delivery, participant, attempt, &mut lane.breaker, rules, chance));
-        Ok(())
+        conclude(delivery, participant, attempt, breaker, (&*self.schedule, &*self.rules), chance)
     }
 
     /// Stores what was concluded, as the holder of the lease; then lets it go.
@@ -301,8 +331,20 @@ impl Sender {
         if floor.unstored.is_empty() {
             return Ok(());
         }
-        let healths = changed_health(floor);
-        let disabled = self.write(&floor.unstored, &healths, epoch).await?;
+        let (disabled, healths) = loop {
+            match self.write(floor, epoch).await? {
+                Stored::Whole(disabled, healths) => break (disabled, healths),
+                Stored::Changed(endpoints) => {
+                    for conclusion in &mut floor.unstored {
+                        let Conclusion { delivery, attempt, .. } = conclusion.clone();
+                        let Some(lane) = floor.lanes.get(&delivery.endpoint_id) else { continue };
+                        if endpoints.contains(&delivery.endpoint_id) {
+                            *conclusion = self.judge(lane.known.participant, delivery, attempt, None);
+                        }
+                    }
+                }
+            }
+        };
         for conclusion in std::mem::take(&mut floor.unstored) {
             let delivery = conclusion.delivery;
             if let Some(lane) = floor.lanes.get_mut(&delivery.endpoint_id) {
@@ -323,22 +365,30 @@ impl Sender {
         Ok(())
     }
 
-    /// Writes conclusions with all that follows from them; returns the endpoints that were disabled.
-    async fn write(
-        &self,
-        conclusions: &[Conclusion],
-        healths: &[(EndpointId, Health)],
-        epoch: &Epoch,
-    ) -> Result<BTreeSet<EndpointId>, DbError> {
+    /// Writes conclusions with all that follows from them. An endpoint that was changed after this sender read it is
+    /// neither disabled nor given the health of before.
+    async fn write(&self, floor: &Floor, epoch: &Epoch) -> Result<Stored, DbError> {
         let at = self.context.clock.now();
+        let conclusions = &floor.unstored;
         let hopeless: BTreeMap<EndpointId, Cause> =
             conclusions.iter().filter_map(|c| Some((c.delivery.endpoint_id, c.disable?))).collect();
+        let mut healths = changed_health(floor);
+        let concerned = conclusions.iter().map(|c| c.delivery.endpoint_id).chain(healths.iter().map(|(id, _)| *id));
+        let others: BTreeSet<EndpointId> = concerned.filter(|id| !hopeless.contains_key(id)).collect();
         let mut tx = self.door.begin("webhooks").await?;
         epoch.check(&mut tx).await?;
+        let mut versions = endpoints::hold(&mut tx, &others.into_iter().collect::<Vec<_>>()).await?;
         let mut found = Vec::with_capacity(hopeless.len());
         for (id, cause) in &hopeless {
             found.extend(endpoints::lock(&mut tx, *id).await?.map(|endpoint| (endpoint, *cause)));
         }
+        versions.extend(found.iter().map(|(endpoint, _)| (endpoint.endpoint_id, endpoint.version)));
+        let as_known = |id: &EndpointId| versions.get(id) == floor.lanes.get(id).map(|lane| &lane.known.version);
+        let changed: BTreeSet<EndpointId> = hopeless.keys().copied().filter(|id| !as_known(id)).collect();
+        if !changed.is_empty() {
+            return Ok(Stored::Changed(changed));
+        }
+        healths.retain(|(id, _)| as_known(id));
         let new: BTreeSet<(EndpointId, u64)> =
             deliveries::conclude(&mut tx, conclusions, at).await?.into_iter().collect();
         let mut events: Vec<Outgoing> = conclusions.iter().filter_map(|c| failed(c, &new)).collect();
@@ -348,7 +398,7 @@ impl Sender {
                 Cause::Gone => "it answered 410",
                 _ => "it took nothing for too long",
             };
-            // Disabled or deleted meanwhile: then there is nothing to do.
+            // Disabled already: then there is nothing to do.
             let Ok(next) = endpoint.change(&Change::Disable, Actor::Platform(cause), note, USER, at) else { continue };
             endpoints::save(&mut tx, &next, Change::Disable.as_str()).await?;
             let given_up = deliveries::give_up(&mut tx, next.endpoint_id, at).await?;
@@ -357,19 +407,17 @@ impl Sender {
             gone.insert(next.endpoint_id);
         }
         if !healths.is_empty() {
-            endpoints::save_health(&mut tx, healths).await?;
+            endpoints::save_health(&mut tx, &healths).await?;
         }
         tx.commit(&events).await?;
-        Ok(gone)
+        Ok(Stored::Whole(gone, healths))
     }
 
     /// Lets what is under way end, for a while, and stores it: so much less is sent twice.
     async fn drain(&self, floor: &mut Floor, epoch: &Epoch) {
         let deadline = Instant::now() + DRAIN;
         while let Ok(Some(landed)) = tokio::time::timeout_at(deadline, floor.flights.join_next()).await {
-            if self.land(floor, landed).is_err() {
-                break;
-            }
+            self.land(floor, landed);
         }
         if let Err(error) = self.store(floor, epoch).await {
             tracing::debug!(%error, "the last results are not stored: those deliveries are sent again");

@@ -41,6 +41,8 @@ pub struct Webhooks {
     pub in_total: usize,
     /// Milliseconds between looks for what another process filed or changed, 5 to 60,000.
     pub poll_ms: u64,
+    /// Days that a delivery is kept after it ended, with its attempts: 7 to 3,650.
+    pub retention_days: u32,
     /// Ports that webhooks go to.
     pub ports: BTreeSet<u16>,
     /// Seconds for which an earlier secret signs after a rotation that does not say: 0 to 2,592,000.
@@ -64,6 +66,7 @@ impl Default for Webhooks {
             per_endpoint: 32,
             in_total: 512,
             poll_ms: 1_000,
+            retention_days: 90,
             ports: BTreeSet::from([443, 8443]),
             rotation_overlap_seconds: 86_400,
             ca_file: String::new(),
@@ -98,6 +101,7 @@ impl Webhooks {
         within("per_endpoint", self.per_endpoint.into(), 1..=256)?;
         within("in_total", self.in_total as u64, 1..=4_096)?;
         within("poll_ms", self.poll_ms, 5..=60_000)?;
+        within("retention_days", self.retention_days.into(), 7..=3650)?;
         within("ports (number of entries)", self.ports.len() as u64, 1..=100)?;
         let overlap = LONGEST_OVERLAP.unsigned_abs() / 1_000_000;
         within("rotation_overlap_seconds", self.rotation_overlap_seconds, 0..=overlap)
@@ -136,6 +140,11 @@ impl Webhooks {
     /// Time for a connection.
     pub fn connect_timeout(&self) -> Duration {
         Duration::from_millis(self.connect_timeout_ms)
+    }
+
+    /// How long a delivery is kept after it ended, in microseconds.
+    pub fn retention_micros(&self) -> i64 {
+        i64::from(self.retention_days) * 86_400_000_000
     }
 
     /// Time between looks at the database.
@@ -184,6 +193,8 @@ mod tests {
             "per_endpoint = 0",
             "in_total = 0",
             "poll_ms = 0",
+            "retention_days = 6",
+            "retention_days = 3651",
             "ports = []",
             "disable_after_seconds = 0",
             "rotation_overlap_seconds = 2592001",

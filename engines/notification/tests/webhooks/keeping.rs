@@ -231,3 +231,47 @@ async fn secrets_are_not_stored_in_the_open_and_history_stays() {
         assert!(refused.contains("permission denied"), "{statement} by the engine: {refused}");
     }
 }
+
+#[tokio::test]
+async fn what_ended_long_ago_is_dropped_with_its_attempts_and_nothing_else() {
+    let (place, sink) = (Place::new().await, Sink::new(Does::Answers(200)).await);
+    let (id, _) = place.endpoint(&sink.url("/"), false).await;
+    sink.then([200, 200, 410].map(Does::Answers));
+    let first = place.file(2).await;
+    let sender = place.send();
+    place.standing(id, Delivered, 2).await;
+    place.file(1).await;
+    place.standing(id, Failed, 1).await;
+    place.desk.switch(place.command(), id, &Change::Enable, "", &bank(ALFA)).await.unwrap();
+    // What waits is as old as the rest: its time to be sent does not come.
+    sink.then([Does::Says(503, "retry-after", "86400".into())]);
+    place.file(1).await;
+    place.attempted(id, 4).await;
+    sender.stop().await;
+    place.clock.advance_micros(1_000_000);
+    let now = place.clock_now();
+    let drop = async |before, most| {
+        let mut tx = place.context.db.begin().await.unwrap();
+        let dropped = deliveries::drop_before(&mut tx, before, most).await.unwrap();
+        tx.commit().await.unwrap();
+        dropped
+    };
+    assert_eq!(drop(now.plus_seconds(-1), 10).await, 0, "not yet");
+    // One that is replayed at this moment stays, and nobody waits for that.
+    let mut replaying = place.context.db.begin().await.unwrap();
+    let replayed = deliveries::replay(&mut replaying, id, Replay::One(first[0].id), now).await.unwrap();
+    assert_eq!(replayed, Some(1));
+    assert_eq!(drop(now, 1).await, 1, "no more than is asked for");
+    assert_eq!(drop(now, 10).await, 1);
+    replaying.commit().await.unwrap();
+    assert_eq!(drop(now, 10).await, 0);
+    let of = async |state| deliveries::standing(place.db(), id, state).await.unwrap();
+    assert_eq!((of(Pending).await, of(Delivered).await, of(Failed).await), (2, 0, 0));
+    let page = PageOf { size: 10, after: None };
+    let kept = deliveries::attempts(place.db(), &page, id, None, false).await.unwrap();
+    assert_eq!(kept.iter().map(|a| a.status).collect::<Vec<_>>(), [Some(503), Some(200)]);
+    for statement in ["DELETE FROM delivery", "TRUNCATE delivery CASCADE"] {
+        let refused = sqlx::raw_sql(statement).execute(&mut place.root().await).await.unwrap_err().to_string();
+        assert!(refused.contains("still to be sent") || refused.contains("append-only"), "{statement}: {refused}");
+    }
+}

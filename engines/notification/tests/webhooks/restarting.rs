@@ -1,16 +1,24 @@
-//! Senders that end, freeze or lose their database in the middle.
+//! Senders that end, freeze or lose their database in the middle, and endpoints that change meanwhile.
 
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
 use deltran_notification::domain::breaker::Breaker;
 use deltran_notification::domain::delivery::DeliveryState::{Delivered, Failed, Pending};
 use deltran_notification::domain::delivery::{Attempt, Conclusion, Delivery, conclude};
-use deltran_notification::domain::endpoint::Change;
+use deltran_notification::domain::endpoint::{Change, EndpointState};
 use deltran_notification::domain::retry::Answer;
 use deltran_notification::store::deliveries;
+use deltran_notification::webhook::connector::Resolve;
+use deltran_notification::webhook::desk::Edit;
 use deltran_notification::webhook::settings::Webhooks;
 use deltran_runtime::lease;
 use deltran_runtime::wire::PageOf;
 
-use crate::place::{ALFA, Place, bank, eventually};
+use crate::place::{ALFA, Place, bank, eventually, settings};
 use crate::sink::{Does, Sink};
 
 #[tokio::test]
@@ -121,7 +129,7 @@ async fn results_count_once_and_what_was_taken_was_taken() {
         let attempt = Attempt { at: now, duration_ms: 1, answer, response: String::new() };
         let mut breaker = Breaker::new(Default::default(), &rules);
         let schedule = (&Webhooks { retry_ms: vec![], ..Webhooks::default() }.schedule(), &rules);
-        conclude(delivery.clone(), "ALFAAEXX".parse().unwrap(), attempt, &mut breaker, schedule, (0, now))
+        conclude(delivery.clone(), "ALFAAEXX".parse().unwrap(), attempt, Some(&mut breaker), schedule, (0, now))
     };
     let results = [concluded(&found[0], 200), concluded(&found[1], 500)];
     let store = async |results: &[Conclusion]| {
@@ -144,4 +152,67 @@ async fn results_count_once_and_what_was_taken_was_taken() {
     let later = Delivery { attempts: 1, ..found[2].clone() };
     assert_eq!(store(&[concluded(&later, 200)]).await, 1);
     assert_eq!(counts().await, (2, 1, 0, 4));
+}
+
+/// An endpoint is moved while its old address has yet to answer. Whether the sender has seen the change or not, what
+/// the old one says neither disables the endpoint nor counts against it.
+#[tokio::test]
+async fn a_moved_endpoint_is_not_judged_by_its_old_address() {
+    for (code, word) in [(410, "gone"), (500, "status")] {
+        for seen in [true, false] {
+            let mut settings = settings();
+            settings.webhooks.poll_ms = if seen { 10 } else { 60_000 };
+            settings.webhooks.retry_ms = vec![1];
+            let place = Place::with(settings).await;
+            let (old, new) = (Sink::new(Does::HangsThen(code)).await, Sink::new(Does::Answers(200)).await);
+            let (id, _) = place.endpoint(&old.url("/"), false).await;
+            place.file(1).await;
+            let sender = place.send_elsewhere("another");
+            old.got(1).await;
+            let edit = Edit { url: Some(new.url("/")), ..Edit::default() };
+            place.desk.update(place.command(), id, edit, &bank(ALFA)).await.unwrap();
+            let mut filed = 1;
+            if seen {
+                place.file(1).await;
+                filed += 1;
+                new.got(1).await;
+                place.standing(id, Delivered, 1).await;
+            }
+            old.let_go();
+            eventually("the old one's answer", async || {
+                place.errors(id).await.contains(&word.to_owned()).then_some(())
+            })
+            .await;
+            let whole = place.read(id).await;
+            assert_eq!((whole.endpoint.state, whole.endpoint.version), (EndpointState::Enabled, 2), "{code} {seen}");
+            assert_eq!(whole.health, Default::default(), "{code} {seen}");
+            place.pass(1);
+            place.standing(id, Delivered, filed).await;
+            assert_eq!((old.arrivals().len(), new.arrivals().len()), (1, filed as usize), "{code} {seen}");
+            assert!(place.events().await.is_empty());
+            sender.stop().await;
+        }
+    }
+}
+
+/// A resolver with a defect that shows once.
+struct Fails(AtomicBool);
+
+#[async_trait]
+impl Resolve for Fails {
+    async fn resolve(&self, _: &str, _: u16) -> io::Result<Vec<IpAddr>> {
+        assert!(self.0.swap(true, Ordering::SeqCst), "a defect");
+        Ok(vec![IpAddr::from([127, 0, 0, 1])])
+    }
+}
+
+#[tokio::test]
+async fn what_a_defect_took_down_is_sent_again() {
+    let place = Place::over(settings(), Arc::new(Fails(AtomicBool::new(false)))).await;
+    let (id, _) = place.endpoint("https://bank.example.com/", true).await;
+    place.file(1).await;
+    let sender = place.send();
+    place.attempted(id, 1).await;
+    assert_eq!(place.errors(id).await, ["address_refused"]);
+    sender.stop().await;
 }

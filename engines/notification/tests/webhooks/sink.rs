@@ -27,8 +27,10 @@ pub enum Does {
     Says(u16, &'static str, String),
     /// Answers with a status and a body.
     Tells(u16, Vec<u8>),
-    /// Answers only when it is let go.
+    /// Answers 200, only when it is let go.
     Hangs,
+    /// The same with another status.
+    HangsThen(u16),
 }
 
 /// A request that came.
@@ -141,7 +143,7 @@ impl Sink {
         *self.inner.usual.lock().unwrap() = does;
     }
 
-    /// Answers 200 to all that hang.
+    /// Answers all that hang.
     pub fn let_go(&self) {
         self.inner.let_go.cancel();
     }
@@ -193,6 +195,10 @@ async fn receive(State(inner): State<Arc<Inner>>, request: Request) -> Response 
         Does::Hangs => {
             inner.let_go.cancelled().await;
             (200, None, Vec::new())
+        }
+        Does::HangsThen(status) => {
+            inner.let_go.cancelled().await;
+            (status, None, Vec::new())
         }
     };
     let mut response = Response::builder().status(status);
