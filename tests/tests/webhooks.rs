@@ -155,8 +155,10 @@ async fn payments_reach_a_receiver_whatever_ends_in_between() {
     let rotated = endpoint(&node, &["rotate", &endpoint_id, "--overlap", "0"]).await;
     let fresh = rotated["secret"]["secret"].as_str().unwrap().to_owned();
     assert_eq!(rotated["endpoint"]["public_keys"].as_array().unwrap().len(), 1);
-    let changed = endpoint(&node, &["update", &endpoint_id, "--in-order", "true", "--kinds", "payment.received"]).await;
-    assert_eq!((&changed["in_order"], &changed["kinds"][0]), (&true.into(), &"payment.received".into()));
+    let kinds = ["--kind", "payment.sent,payment.received", "--kind", "window.closed"];
+    let changed = endpoint(&node, &[&["update", &endpoint_id, "--in-order", "true"], &kinds[..]].concat()).await;
+    assert_eq!(changed["in_order"], true);
+    assert_eq!(changed["kinds"], serde_json::json!(["payment.received", "payment.sent", "window.closed"]));
     let replayed = endpoint(&node, &["replay", &endpoint_id, "--notification", nine.first().unwrap()]).await;
     assert_eq!(replayed["deliveries"], 1);
     within(PATIENCE, "the replayed one, by the new secret", async || {

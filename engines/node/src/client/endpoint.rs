@@ -33,7 +33,7 @@ pub struct EndpointArgs {
 enum Command {
     /// Registers an endpoint and shows its secret, once
     #[command(after_help = "Examples:
-  deltran endpoint create --participant ALFAAEXX --url https://hooks.alfa.example/deltran --kinds payment.received
+  deltran endpoint create --participant ALFAAEXX --url https://hooks.alfa.example/deltran --kind payment.received
   deltran endpoint create --participant ALFAAEXX --url http://127.0.0.1:9000/ --in-order
 
 A loopback address is taken by `deltran up` only, or where notification.allow_loopback = true.")]
@@ -44,8 +44,8 @@ A loopback address is taken by `deltran up` only, or where notification.allow_lo
         /// Where notifications are sent: https, port 443 or 8443
         #[arg(long)]
         url: String,
-        /// Only these kinds, with commas between [default: all that the participant subscribes to]
-        #[arg(long, value_delimiter = ',')]
+        /// Only of this kind; several with commas or by repeating [default: all that the participant subscribes to]
+        #[arg(long = "kind", value_name = "KIND", value_delimiter = ',')]
         kinds: Vec<String>,
         /// Send a notification only after the one before it was taken or given up
         #[arg(long)]
@@ -70,8 +70,8 @@ A loopback address is taken by `deltran up` only, or where notification.allow_lo
         /// Another URL
         #[arg(long)]
         url: Option<String>,
-        /// Only these kinds, with commas between
-        #[arg(long, value_delimiter = ',', conflicts_with = "all_kinds")]
+        /// Only of this kind from now on; several with commas or by repeating
+        #[arg(long = "kind", value_name = "KIND", value_delimiter = ',', conflicts_with = "all_kinds")]
         kinds: Vec<String>,
         /// All kinds that the participant subscribes to
         #[arg(long)]
@@ -97,7 +97,19 @@ A loopback address is taken by `deltran up` only, or where notification.allow_lo
     #[command(
         after_help = "Examples:\n  deltran endpoint delete 0190c3d5-0000-7000-8000-000000000001 --participant ALFAAEXX"
     )]
-    Delete(Switch),
+    Delete {
+        /// The endpoint
+        id: String,
+        /// Whose endpoint
+        #[arg(long, value_name = "BIC")]
+        participant: String,
+        /// Why, for the record
+        #[arg(long, default_value = "")]
+        reason: String,
+        /// Idempotency key [default: a fresh one]
+        #[arg(long, value_name = "UUID")]
+        command_id: Option<String>,
+    },
     /// Gives an endpoint a new secret and shows it, once; the earlier one signs too for a while
     #[command(after_help = "Examples:
   deltran endpoint rotate 0190c3d5-0000-7000-8000-000000000001 --participant ALFAAEXX
@@ -228,8 +240,8 @@ pub async fn run(args: EndpointArgs, client: ClientArgs, out: Output) -> Result<
             let request = EnableEndpointRequest { command_id, endpoint_id: id, reason };
             show(out, client.enable_endpoint(request).await?.into_inner().endpoint);
         }
-        Command::Delete(Switch { id, participant, reason, command_id }) => {
-            let mut client = session.notification(caller(&session, participant.as_deref())?);
+        Command::Delete { id, participant, reason, command_id } => {
+            let mut client = session.notification(session.bank(&participant)?);
             let command_id = id_or_fresh(&command_id);
             let request = DeleteEndpointRequest { command_id, endpoint_id: id, reason };
             show(out, client.delete_endpoint(request).await?.into_inner().endpoint);

@@ -26,14 +26,14 @@ pub struct NotificationArgs {
 enum Command {
     /// Lists a participant's notifications, the newest first
     #[command(after_help = "Examples:
-  deltran notification list --participant ALFAAEXX --kind payment.received --kind payment.held
+  deltran notification list --participant ALFAAEXX --kind payment.received,payment.held
   deltran notification list --participant ALFAAEXX --limit 0 --json")]
     List {
         /// Whose
         #[arg(long, value_name = "BIC")]
         participant: String,
-        /// Only of this kind; may be given several times
-        #[arg(long = "kind", value_name = "KIND")]
+        /// Only of this kind; several with commas or by repeating
+        #[arg(long = "kind", value_name = "KIND", value_delimiter = ',')]
         kinds: Vec<String>,
         #[command(flatten)]
         rows: Rows,
@@ -49,8 +49,8 @@ enum Command {
         /// Begin after this position; 0 is the oldest that is kept
         #[arg(long, default_value_t = 0, value_name = "POSITION")]
         after: u64,
-        /// Only of this kind; may be given several times
-        #[arg(long = "kind", value_name = "KIND")]
+        /// Only of this kind; several with commas or by repeating
+        #[arg(long = "kind", value_name = "KIND", value_delimiter = ',')]
         kinds: Vec<String>,
         /// End when everything that is there was printed
         #[arg(long)]

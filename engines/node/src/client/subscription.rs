@@ -12,7 +12,7 @@ use crate::problem::Problem;
 /// Subscriptions: what participants are told
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  deltran subscription add --participant ALFAAEXX --kind payment.received --kind settlement.completed
+  deltran subscription add --participant ALFAAEXX --kind payment.received,settlement.completed
   deltran subscription list --participant ALFAAEXX
 
 Without a subscription a participant is told nothing. All call as operator unless --role bank is given.")]
@@ -32,8 +32,8 @@ enum Command {
         /// Who is told
         #[arg(long, value_name = "BIC")]
         participant: String,
-        /// Of what, such as payment.received; may be given several times
-        #[arg(long = "kind", value_name = "KIND", required = true)]
+        /// Of what, such as payment.received; several with commas or by repeating
+        #[arg(long = "kind", value_name = "KIND", value_delimiter = ',', required = true)]
         kinds: Vec<String>,
         /// Only what is in this currency, or in none
         #[arg(long, value_name = "CODE")]
