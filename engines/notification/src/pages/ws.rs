@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use deltran_runtime::{Caller, Failure, FailureKind};
 use futures::{Stream, StreamExt};
 use tokio::time::MissedTickBehavior;
@@ -30,13 +30,14 @@ pub async fn stream(
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Result<Response, Failure> {
     let asked = super::asked(&caller, params, None)?;
-    let upgrade = match upgrade {
-        Ok(upgrade) => upgrade,
-        Err(rejection) => return Ok(rejection.into_response()),
-    };
+    let upgrade = upgrade.map_err(no_upgrade)?;
     let items = feed::open(&pages.pulse, asked).await?;
     let upgrade = upgrade.max_message_size(MOST_HEARD).max_frame_size(MOST_HEARD);
     Ok(upgrade.on_upgrade(move |socket| run(socket, items, pages.closing, pages.keep_alive)))
+}
+
+fn no_upgrade(rejection: WebSocketUpgradeRejection) -> Failure {
+    Failure::malformed("upgrade", format!("{}: ask with a WebSocket client", rejection.body_text()))
 }
 
 async fn run(
@@ -107,6 +108,8 @@ mod tests {
     use std::net::SocketAddr;
 
     use axum::Router;
+    use axum::extract::FromRequestParts;
+    use axum::http::Request;
     use axum::routing::get;
     use futures::stream;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -164,6 +167,14 @@ mod tests {
 
     async fn is_let_go(mut told: mpsc::Receiver<()>) {
         tokio::time::timeout(DEADLINE, told.recv()).await.expect("the reader is let go").unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_asks_for_no_socket_is_told_so_as_everything_is() {
+        let (mut parts, ()) = Request::get("/").body(()).unwrap().into_parts();
+        let failure = no_upgrade(WebSocketUpgrade::from_request_parts(&mut parts, &()).await.unwrap_err());
+        assert_eq!((failure.kind, failure.reason), (FailureKind::Malformed, "malformed"));
+        assert!(failure.message.starts_with("upgrade: ") && failure.message.contains("WebSocket client"));
     }
 
     #[tokio::test]
