@@ -9,13 +9,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use deltran_events::data::audit::CheckpointSigned;
 use deltran_messaging::{Door, Outgoing};
+use deltran_runtime::files::write_whole;
 use deltran_runtime::lease::{Epoch, Pace, RoundError};
 use deltran_runtime::{EngineContext, Failure};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::checkpoint::Checkpoint;
-use crate::notary::{Notary, NotaryError, write_whole};
+use crate::notary::{Notary, NotaryError};
 use crate::store::{Checkpoints, Days, Kept};
 use crate::{NAME, config::Settings};
 

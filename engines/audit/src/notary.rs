@@ -5,13 +5,12 @@
 //! moment, or whose tree was rebuilt, is signed no more until somebody decides what to do.
 
 use std::fs;
-use std::io::Write as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use deltran_kernel::Timestamp;
 use deltran_runtime::boot::BootError;
+use deltran_runtime::files::write_whole;
 use deltran_runtime::metrics::Metrics;
 use deltran_runtime::{Db, DbError, Failure, FailureKind};
 
@@ -285,22 +284,4 @@ pub fn anchor_of(key_file: &Path) -> PathBuf {
     let mut name = key_file.file_name().unwrap_or_default().to_owned();
     name.push(".checkpoint");
     key_file.with_file_name(name)
-}
-
-/// Writes a file so that it is there whole or as it was before, also after a crash.
-///
-/// # Errors
-/// What the system says.
-pub fn write_whole(file: &Path, content: &[u8], mode: u32) -> std::io::Result<()> {
-    let mut unfinished = file.as_os_str().to_owned();
-    unfinished.push(".unfinished");
-    let mut options = fs::OpenOptions::new();
-    let mut out = options.write(true).create(true).truncate(true).mode(mode).open(&unfinished)?;
-    out.write_all(content)?;
-    out.sync_all()?;
-    fs::rename(&unfinished, file)?;
-    match file.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => fs::File::open(folder)?.sync_all(),
-        _ => fs::File::open(".")?.sync_all(),
-    }
 }

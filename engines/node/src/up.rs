@@ -1,8 +1,6 @@
 //! `deltran up`: everything in one process, on private servers unless others are given.
 
-use std::fs::OpenOptions;
-use std::io::{IsTerminal, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -12,10 +10,12 @@ use deltran_notification::webhook::vault::fresh_key;
 use deltran_runtime::boot::{Listeners, stop_signal};
 use deltran_runtime::config::{Config, LogFormat, Telemetry};
 use deltran_runtime::embedded::{self, Embedded};
+use deltran_runtime::files::write_whole;
 use deltran_runtime::{lease, telemetry};
 use serde_json::json;
 
 use crate::boot::{self, ConfigArgs};
+use crate::client::audit_proof::new_key;
 use crate::endpoint::{DEFAULT_DATA, Endpoint};
 use crate::engines::ENGINES;
 use crate::output::{Output, say};
@@ -92,7 +92,7 @@ pub async fn run(args: UpArgs, out: Output) -> Result<(), Problem> {
     config.database.url = servers.database_url().to_owned();
     notes.extend(servers.notes().iter().cloned());
     config.set_where_unset("reporting", "directory", args.data.join("reports").display().to_string());
-    if let Err(problem) = prepare_webhooks(&mut config, &args.data) {
+    if let Err(problem) = prepare_webhooks(&mut config, &args.data).and_then(|()| prepare_audit(&mut config, &args.data)) {
         servers.stop().await;
         return Err(problem);
     }
@@ -116,16 +116,25 @@ fn prepare_webhooks(config: &mut Config, data: &Path) -> Result<(), Problem> {
     let file = std::path::absolute(data.join("notification.key")).map_err(|e| Problem::refused(e.to_string()))?;
     let failed = |e: &dyn std::fmt::Display| Problem::refused(format!("the key file {}: {e}", file.display()));
     if !file.exists() {
-        // Whole or not at all: what it encrypts cannot be read without it.
-        let unfinished = file.with_extension("key.unfinished");
+        // What it encrypts cannot be read without it.
         let key = fresh_key(&SystemRandom::default()).map_err(|e| failed(&e))?;
-        let mut new = OpenOptions::new();
-        let new = new.write(true).create(true).truncate(true).mode(0o600).open(&unfinished);
-        let mut new = new.map_err(|e| failed(&e))?;
-        writeln!(new, "{key}").and_then(|()| new.sync_all()).map_err(|e| failed(&e))?;
-        std::fs::rename(&unfinished, &file).map_err(|e| failed(&e))?;
+        write_whole(&file, format!("{key}\n").as_bytes(), 0o600).map_err(|e| failed(&e))?;
     }
     config.set_where_unset(section, "master_key_file", file.display().to_string());
+    Ok(())
+}
+
+/// Checkpoints are signed without being configured: the key is in the data folder.
+fn prepare_audit(config: &mut Config, data: &Path) -> Result<(), Problem> {
+    let section = deltran_audit::NAME;
+    if !config.section::<deltran_audit::config::Settings>(section)?.key_files.is_empty() {
+        return Ok(());
+    }
+    let file = std::path::absolute(data.join("audit.key")).map_err(|e| Problem::refused(e.to_string()))?;
+    if !file.exists() {
+        new_key(&file, &config.deployment)?;
+    }
+    config.set_where_unset(section, "key_files", vec![file.display().to_string()]);
     Ok(())
 }
 

@@ -9,6 +9,7 @@ pub mod db;
 pub mod embedded;
 pub mod engine;
 pub mod error;
+pub mod files;
 pub mod guard;
 pub mod health;
 pub mod http;

@@ -4,7 +4,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::LeafHash;
-use super::merkle::{Hash, root_of_inclusion};
+use super::merkle::{Hash, is_consistent, root_of_inclusion};
 use super::note::{Note, NoteError, Verifier};
 
 /// First line of a proof.
@@ -42,6 +42,14 @@ pub enum CheckpointError {
         found: String,
         /// The log that was asked for.
         expected: String,
+    },
+    /// The later ledger does not begin with the earlier one.
+    #[error("the ledger of size {later} does not begin with that of the checkpoint of size {earlier}: one of them was rebuilt")]
+    Inconsistent {
+        /// The size of the earlier one.
+        earlier: u64,
+        /// The size of the later one.
+        later: u64,
     },
     /// The leaf is not where the proof says.
     #[error("the leaf does not stand at index {index} of the log of size {size}")]
@@ -172,6 +180,59 @@ impl InclusionProof {
             return Err(CheckpointError::NotIncluded { index: self.index, size: checkpoint.size });
         }
         Ok(checkpoint)
+    }
+}
+
+/// A proof that one ledger begins with an earlier one, as a witness takes it (C2SP `tlog-witness`, add-checkpoint).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConsistencyProof {
+    /// The size of the earlier ledger.
+    pub old: u64,
+    /// Hashes (RFC 6962, section 2.1.2).
+    pub hashes: Vec<Hash>,
+    /// The signed checkpoint of the later ledger.
+    pub checkpoint: String,
+}
+
+impl ConsistencyProof {
+    /// Its text.
+    pub fn text(&self) -> String {
+        let hashes: String = self.hashes.iter().map(|hash| STANDARD.encode(hash) + "\n").collect();
+        format!("old {}\n{hashes}\n{}", self.old, self.checkpoint)
+    }
+
+    /// Reads a text; checks nothing else.
+    ///
+    /// # Errors
+    /// Where it is none.
+    pub fn parse(text: &str) -> Result<Self, CheckpointError> {
+        let malformed = CheckpointError::Proof;
+        let (head, checkpoint) = text.split_once("\n\n").ok_or(malformed("it has no checkpoint"))?;
+        let mut lines = head.split('\n');
+        let old = lines.next().and_then(|line| line.strip_prefix("old ")).and_then(decimal);
+        let old = old.ok_or(malformed("its first line is not `old <size>`"))?;
+        let hashes: Vec<Hash> = lines
+            .map(|line| hash(line).ok_or(malformed("a hash is not the base64 of 32 bytes")))
+            .collect::<Result<_, _>>()?;
+        if hashes.len() > MAX_PROOF {
+            return Err(malformed("it has more hashes than any tree"));
+        }
+        Ok(Self { old, hashes, checkpoint: checkpoint.to_owned() })
+    }
+
+    /// Checks that the later ledger is this log's and begins with the ledger of an earlier checkpoint, and gives the
+    /// later one.
+    ///
+    /// # Errors
+    /// Where it does not, or the checkpoint is not the log's.
+    pub fn verify(&self, earlier: &Checkpoint, keys: &[Verifier]) -> Result<Checkpoint, CheckpointError> {
+        let later = Checkpoint::verify(&self.checkpoint, &earlier.origin, keys)?;
+        if self.old != earlier.size
+            || !is_consistent(earlier.size, &earlier.root, later.size, &later.root, &self.hashes)
+        {
+            return Err(CheckpointError::Inconsistent { earlier: earlier.size, later: later.size });
+        }
+        Ok(later)
     }
 }
 

@@ -10,16 +10,19 @@ use deltran_runtime::wire::to_timestamp;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
+use super::audit_proof::{self, CheckpointArgs, CheckpointsArgs, KeyArgs, ProveArgs, TilesArgs};
 use super::{Caller, ClientArgs, Rows, Session, pages};
 use crate::output::{Output, count, json_of, say, sheet, shown, table, time};
 use crate::problem::Problem;
 
-/// The audit ledger: verify, list events, show one
+/// The audit ledger: verify, list events, checkpoints and proofs
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   deltran audit verify
   deltran audit events --type transaction.rejected --participant ALFAAEXX
   deltran audit show 17
+  deltran audit checkpoint --out checkpoint
+  deltran audit prove 17
 
 Role auditor is assumed, user \"auditor\".")]
 pub struct AuditArgs {
@@ -71,15 +74,25 @@ enum Command {
         /// Leaf index or event id
         event: String,
     },
+    /// Prints a signed checkpoint of the ledger
+    Checkpoint(CheckpointArgs),
+    /// Lists the checkpoints that are kept, and the log's verifier keys
+    Checkpoints(CheckpointsArgs),
+    /// Prints a proof that an event stands in the ledger, or that the ledger continues an earlier one
+    Prove(ProveArgs),
+    /// Writes the log as static files that transparency-log clients read
+    Tiles(TilesArgs),
+    /// Makes or shows keys that sign checkpoints
+    Key(KeyArgs),
     /// Not part of this release
     #[command(hide = true)]
     Export(Rest),
     /// Not part of this release
     #[command(hide = true)]
-    Prove(Rest),
+    Reconcile(Rest),
     /// Not part of this release
     #[command(hide = true)]
-    Checkpoint(Rest),
+    Hold(Rest),
 }
 
 #[derive(Debug, Args)]
@@ -93,18 +106,17 @@ struct Rest {
 /// # Errors
 /// What the platform answers, and a ledger that does not verify.
 pub async fn run(args: AuditArgs, client: ClientArgs, out: Output) -> Result<(), Problem> {
-    let absent = match args.command {
-        Command::Export(_) => Some("audit export"),
-        Command::Prove(_) => Some("audit prove"),
-        Command::Checkpoint(_) => Some("audit checkpoint"),
-        _ => None,
+    let absent = |what: &str| Err(Problem::not_in_this_release(&format!("`deltran audit {what}`")));
+    let command = match args.command {
+        Command::Export(_) => return absent("export"),
+        Command::Reconcile(_) => return absent("reconcile"),
+        Command::Hold(_) => return absent("hold"),
+        Command::Key(args) => return audit_proof::key(args, out),
+        command => command,
     };
-    if let Some(absent) = absent {
-        return Err(Problem::not_in_this_release(&format!("`deltran {absent}`")));
-    }
     let session = Session::open(&client, out).await?;
     let caller = session.caller(Role::Auditor, "auditor", None)?;
-    match args.command {
+    match command {
         Command::Verify { database_only } => verify(&session, caller, database_only).await,
         Command::Events { domain, event_type, participant, correlation, from, to, rows } => {
             let filter = ListEventsRequest {
@@ -129,7 +141,11 @@ pub async fn run(args: AuditArgs, client: ClientArgs, out: Output) -> Result<(),
             }
             Ok(())
         }
-        Command::Export(_) | Command::Prove(_) | Command::Checkpoint(_) => Ok(()),
+        Command::Checkpoint(args) => audit_proof::checkpoint(&session, caller, args).await,
+        Command::Checkpoints(args) => audit_proof::checkpoints(&session, caller, args).await,
+        Command::Prove(args) => audit_proof::prove(&session, caller, args).await,
+        Command::Tiles(args) => audit_proof::tiles(&session, caller, args).await,
+        Command::Key(_) | Command::Export(_) | Command::Reconcile(_) | Command::Hold(_) => Ok(()),
     }
 }
 

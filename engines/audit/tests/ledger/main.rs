@@ -1,0 +1,6 @@
+//! The ledger on a real Postgres.
+#![allow(clippy::unwrap_used, reason = "a test that fails here says where")]
+
+mod append;
+mod place;
+mod signing;
