@@ -12,8 +12,10 @@ mod un;
 
 use std::collections::BTreeMap;
 
+use any_ascii::any_ascii_char;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use unicode_normalization::UnicodeNormalization;
 
 pub use date::BirthDate;
 
@@ -227,7 +229,13 @@ pub fn id_key(kind: IdKind, value: &str) -> Option<String> {
         IdKind::Wallet if !["0x", "0X", "bc1", "BC1"].iter().any(|prefix| value.starts_with(prefix)) => {
             value.to_owned()
         }
-        _ => value.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_uppercase()).collect(),
+        // Digits and letters of any script: a number in Arabic digits is the same number.
+        _ => value
+            .nfkc()
+            .flat_map(|c| any_ascii_char(c).chars())
+            .filter(char::is_ascii_alphanumeric)
+            .map(|c| c.to_ascii_uppercase())
+            .collect(),
     };
     let key = match kind {
         IdKind::Bic => key.chars().take(8).collect(),
@@ -462,6 +470,9 @@ mod tests {
         for (kind, value, key) in [
             (IdKind::Passport, " ab-12 34.5 ", Some("AB12345")),
             (IdKind::Passport, "1234", None),
+            (IdKind::Passport, "١٢٣٤٥٦", Some("123456")),
+            (IdKind::Passport, "ＡＢ１２３４５", Some("AB12345")),
+            (IdKind::NationalId, "МР 1234567", Some("MR1234567")),
             (IdKind::Bic, "BKIDIRTH123", Some("BKIDIRTH")),
             (IdKind::Imo, "IMO 9187629", Some("9187629")),
             (IdKind::Wallet, "0xABcdEF12", Some("0XABCDEF12")),

@@ -15,7 +15,7 @@ pub fn parse(sdn: &[u8], alt: Option<&[u8]>, add: Option<&[u8]>) -> Result<Vec<E
     let mut entries: Vec<Entry> = Vec::new();
     let mut places: BTreeMap<String, usize> = BTreeMap::new();
     // ent_num, name, type, program, title, call sign, vessel type, tonnage, GRT, flag, owner, remarks
-    rows::<12>(SDN, sdn, |[id, name, kind, _, _, call_sign, _, _, _, flag, _, remarks]| {
+    rows::<12>(SDN, sdn, |[id, name, kind, _, _, _, _, _, _, flag, _, remarks]| {
         let id = id.ok_or("the entry has no number")?;
         let name = name.ok_or("the entry has no name")?;
         check_name(&name)?;
@@ -31,7 +31,6 @@ pub fn parse(sdn: &[u8], alt: Option<&[u8]>, add: Option<&[u8]>) -> Result<Vec<E
         }
         let mut entry = Entry::new(id, kind, name);
         flag.iter().for_each(|flag| entry.of_country(flag));
-        drop(call_sign);
         if let Some(remarks) = remarks {
             read_remarks(&mut entry, &remarks);
         }
@@ -81,6 +80,12 @@ fn rows<const N: usize>(
 ) -> Result<(), ListError> {
     let end = content.iter().rposition(|byte| !matches!(byte, 0x1a | b'\r' | b'\n' | b' ')).map_or(0, |last| last + 1);
     let content = content[..end].strip_prefix(b"\xef\xbb\xbf").unwrap_or(&content[..end]);
+    // What follows an open quotation mark would be one field: rows would vanish in it.
+    if content.iter().filter(|byte| **byte == b'"').count() % 2 == 1 {
+        let line = 1 + content.iter().filter(|byte| **byte == b'\n').count() as u64;
+        let what = "a quotation mark in the file is not closed: it may be cut off".to_owned();
+        return Err(ListError::Line { file, line, what });
+    }
     let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(content);
     let mut record = csv::StringRecord::new();
     loop {
@@ -104,6 +109,9 @@ fn rows<const N: usize>(
         let mut fields = std::array::from_fn(|_| None);
         for (field, text) in fields.iter_mut().zip(&record) {
             let text = text.trim();
+            if text.contains(['\n', '\r']) {
+                return Err(at(line, "a field goes over several lines".to_owned()));
+            }
             *field = (!text.is_empty() && text != "-0-").then(|| text.to_owned());
         }
         take(fields).map_err(|what| at(line, what))?;
@@ -152,6 +160,9 @@ mod tests {
             (with("13,-0- ,-0- ,-0- ,-0- ,-0- ,-0- ,-0- ,-0- ,-0- ,-0- ,-0- \n"), b"", SDN, 4),
             (with("13,\"X\",\"robot\",-0- ,-0- ,-0- ,-0- ,-0- ,-0- ,-0- ,-0- ,-0- \n"), b"", SDN, 4),
             (with("13,\"???\",-0- ,-0- ,-0- ,-0- ,-0- ,-0- ,-0- ,-0- ,-0- ,-0- \n"), b"", SDN, 4),
+            // A quotation mark that is not closed would take what follows into the remarks.
+            (good[..good.len() - 3].to_vec(), b"", SDN, 3),
+            (with("12,\"A\",-0- ,-0- ,-0- ,-0- ,-0- ,-0- ,-0- ,-0- ,-0- ,\"DOB 1965\n13,B,-0- ,-0- \"\n"), b"", SDN, 4),
             (good.to_vec(), b"7,1,\"aka\",\"A\",-0- \n8,2,\"aka\",\"B\",-0- \n", ALT, 2),
             (good.to_vec(), b"7,1,\"aka\",-0- ,-0- \n", ALT, 1),
             (good.to_vec(), b"7,1,\"aka\",\"M\xfcller\",-0- \n", ALT, 1),

@@ -96,6 +96,11 @@ impl Walk {
         ListError::Element { file: FILE, element: self.place(), what: what.into() }
     }
 
+    fn unknown(&self, element: &str) -> ListError {
+        let element: String = element.chars().filter(char::is_ascii_graphic).take(40).collect();
+        self.bad(format!("an element {element} is not known here"))
+    }
+
     fn open(&mut self, element: &BytesStart<'_>) -> Result<(), ListError> {
         let name = element.name();
         let name: &str = name.as_ref();
@@ -109,10 +114,13 @@ impl Walk {
                 self.dated = dated.map(|a| a.value.chars().take(40).filter(char::is_ascii_graphic).collect());
             }
             DEEPEST => return Err(self.bad("elements are nested too deeply")),
+            // A part of the list that is not known might have names in it.
+            1 if !matches!(name, "INDIVIDUALS" | "ENTITIES") => return Err(self.unknown(name)),
+            2 => match (self.path[1].as_str(), name) {
+                ("INDIVIDUALS", "INDIVIDUAL") | ("ENTITIES", "ENTITY") => self.raw = Raw::default(),
+                _ => return Err(self.unknown(name)),
+            },
             _ => {}
-        }
-        if matches!(name, "INDIVIDUAL" | "ENTITY") && self.path.len() == 2 {
-            self.raw = Raw::default();
         }
         self.path.push(name.chars().take(40).collect());
         self.text.clear();
@@ -367,7 +375,9 @@ mod tests {
             (b"<html/>".to_vec(), "root element"),
             (b"\xff".to_vec(), "not UTF-8"),
             (b"".to_vec(), "ends before"),
-            (with("<INDIVIDUALS>", &"<a>".repeat(30)), "nested too deeply"),
+            (with("<DATAID>", &"<a>".repeat(30)), "nested too deeply"),
+            (with("<INDIVIDUALS>", "<VESSELS><VESSEL/></VESSELS><INDIVIDUALS>"), "element VESSELS is not known"),
+            (with("<INDIVIDUAL>", "<PERSON/><INDIVIDUAL>"), "element PERSON is not known"),
         ] {
             let error = parse(&content).unwrap_err().to_string();
             assert!(error.contains(said), "{error}");
