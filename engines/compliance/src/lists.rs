@@ -16,7 +16,7 @@ use crate::domain::matcher::{Match, Matcher, Name, Scratch, Subject};
 use crate::domain::screening::{Lookup, Thresholds};
 use crate::store;
 
-/// Matches of one name that a decision looks at.
+/// Matches of an answer that is remembered; one that has more is found anew each time.
 const MOST_MATCHES: usize = 20;
 /// Answers that are remembered in each half of a shard, and shards.
 const REMEMBERED: usize = 4_096;
@@ -83,9 +83,11 @@ impl Lookup for SnapshotLookup {
             return Some(known);
         }
         let scratch = self.scratch.get_or_insert_with(|| matcher.scratch());
-        let found: Arc<[Match]> =
-            matcher.search(subject, self.snapshot.thresholds.review, MOST_MATCHES, scratch).into();
-        self.snapshot.remembered.put(key, found.clone());
+        // All of them: the best ones may be allowed while one behind them is not.
+        let found: Arc<[Match]> = matcher.search(subject, self.snapshot.thresholds.review, usize::MAX, scratch).into();
+        if found.len() <= MOST_MATCHES {
+            self.snapshot.remembered.put(key, found.clone());
+        }
         Some(found)
     }
 
@@ -242,6 +244,8 @@ impl Lists {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::allowance::Allowance;
+    use crate::domain::screening::{Decision, Party, screen};
 
     #[test]
     fn answers_are_remembered_up_to_a_bound() {
@@ -254,6 +258,49 @@ mod tests {
         assert!(remembered.get("name 0").is_none());
         let kept: usize = remembered.shards.iter().map(|s| s.lock().map_or(0, |h| h.0.len() + h.1.len())).sum();
         assert!(kept <= 2 * REMEMBERED * SHARDS, "{kept}");
+    }
+
+    /// However many entries a name is like: each of them has to be allowed.
+    #[test]
+    fn no_match_hides_behind_allowed_ones() {
+        let forms = "AB AG AS BV CO CORP DD DOO EAD FZE GMBH INC JSC KFT KG LLC LLP LP LTD NV OOD OY PLC SA SL SRO";
+        let names: String = forms.split(' ').map(|form| format!("Vostokshade Trading {form}\n")).collect();
+        let files = list::Files::from([("names.txt".to_owned(), names.into_bytes())]);
+        let list = Arc::new(list::parse(Source::Operator, &files).unwrap());
+        let asked = "Vostokshade Trading";
+        let now = Timestamp::from_micros(0);
+        let allowance = |entry: &list::Entry| Allowance {
+            allowance_id: AllowanceId::new(uuid::Uuid::from_u128(1)),
+            name: asked.to_owned(),
+            normal: Name::read(asked).normal(),
+            source: Source::Operator,
+            entry_id: entry.id.clone(),
+            reason: String::new(),
+            added_by: String::new(),
+            added_at: now,
+            expires_at: now.plus_seconds(1),
+            revoked: None,
+        };
+        let decided = |left_out: Option<usize>| {
+            let kept = list.entries.iter().enumerate().filter(|(n, _)| Some(*n) != left_out);
+            let snapshot = Arc::new(Snapshot {
+                matcher: Some(Arc::new(Matcher::new(vec![list.clone()]))),
+                versions: Vec::new(),
+                allow_list: Arc::new(AllowList::new(kept.map(|(_, entry)| allowance(entry)))),
+                heads: Vec::new(),
+                allowances: 0,
+                compared: Instant::now(),
+                remembered: Arc::new(Remembered::new()),
+                thresholds: Thresholds::default(),
+            });
+            let party = Party { name: asked.to_owned(), ..Party::default() };
+            screen(&mut snapshot.lookup(now), &Thresholds::default(), &[party]).decision
+        };
+        assert!(list.entries.len() > MOST_MATCHES);
+        assert_eq!(decided(None), Decision::Approve);
+        for left_out in 0..list.entries.len() {
+            assert!(decided(Some(left_out)) > Decision::Approve, "{left_out}");
+        }
     }
 
     #[test]

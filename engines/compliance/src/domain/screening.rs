@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use deltran_kernel::AllowanceId;
 
-use super::list::{BirthDate, IdKind, country};
+use super::list::{BirthDate, IdKind, country, id_key};
 use super::matcher::{MOST_WORDS, Match, Subject};
-use super::name::words;
+use super::name::{is_mixed, tokens, words};
 
 /// The longest name that is kept with a hold, in characters.
 const KEPT_NAME: usize = 300;
@@ -127,15 +127,16 @@ pub struct Party {
 
 impl Party {
     /// Who is to be looked for; `None` where nobody is named. `false` where something cannot be read, so that the
-    /// answer "nobody" would be worth nothing: a name without letter or digit or with too many words, a country or
-    /// a date that is none.
+    /// answer "nobody" would be worth nothing: a name without letter or digit, with too many words or with a word of
+    /// several alphabets, a country or a date that is none, or identifiers alone of which not one can be compared.
     pub fn read(&self) -> Option<(Subject, bool)> {
         let name = self.name.trim();
         if name.is_empty() && self.identifiers.is_empty() {
             return None;
         }
-        let count = words(name).len();
-        let mut whole = name.is_empty() || (1..=MOST_WORDS).contains(&count);
+        // Counted as they are compared: one written word may be several.
+        let count = tokens(&words(name)).len();
+        let mut whole = name.is_empty() || ((1..=MOST_WORDS).contains(&count) && !is_mixed(name));
         let country = country::code_of(&self.country).map(str::to_owned);
         whole &= country.is_some() || self.country.trim().is_empty();
         let born = BirthDate::iso(self.date_of_birth.trim());
@@ -145,9 +146,7 @@ impl Party {
             .iter()
             .filter_map(|(kind, value)| Some((IdKind::from_word(kind)?, value.clone())))
             .collect::<Vec<_>>();
-        if name.is_empty() && identifiers.is_empty() {
-            return None;
-        }
+        whole &= !name.is_empty() || identifiers.iter().any(|(kind, value)| id_key(*kind, value).is_some());
         Some((Subject { name: name.to_owned(), country, born, identifiers }, whole))
     }
 }

@@ -46,6 +46,7 @@ fn one_row_per_decision() {
     use Decision::{Approve, BlockAndReview, Review};
     let (bad, ivan) = ("Vostokshade Trading LLC", "Ivan Petrovich Primerov");
     let long = "ab ".repeat(41);
+    let many = format!("{}{bad}", "Abdurrahman ".repeat(20));
     for (loaded, parties, decision, evidence, score, names) in [
         (true, &[][..], Approve, "no_parties", 0, None),
         (true, &["", "  "], Approve, "no_parties", 0, None),
@@ -60,6 +61,10 @@ fn one_row_per_decision() {
         (true, &["???", bad], BlockAndReview, "exact_name", 10_000, Some(bad)),
         (true, &[bad, "???"], BlockAndReview, "exact_name", 10_000, Some(bad)),
         (true, &[&long, ""], Review, "error", 0, Some(long.trim())),
+        // Forty words that are more when they are compared.
+        (true, &[&many, ""], Review, "error", 0, Some(&many)),
+        // A Cyrillic letter that looks like a Latin one.
+        (true, &["\u{420}rimerov Iv", ""], Review, "error", 0, Some("\u{420}rimerov Iv")),
         (
             true,
             &["Ivan Petrovitch Primerow", ""],
@@ -119,7 +124,11 @@ fn qualifiers_raise_lower_and_decide() {
         (id("", "Passport Number", "AB-123456"), BlockAndReview, "exact_id", 10_000),
         (id("Ada Bright", "passport", "AB123457"), Approve, "no_match", 0),
         (id("Ada Bright", "tax_id", "AB123456"), Approve, "no_match", 0),
-        (id("", "shoe size", "AB123456"), Approve, "no_parties", 0),
+        // Somebody is named, by what nothing can be compared with.
+        (id("", "shoe size", "AB123456"), Review, "error", 0),
+        (id("", "passport", "12"), Review, "error", 0),
+        (id("Ada Bright", "shoe size", "AB123456"), Approve, "no_match", 0),
+        (id("", "passport", "ＡＢ１２３４５６"), BlockAndReview, "exact_id", 10_000),
     ] {
         let found = screen(&mut book(true), &Thresholds::default(), std::slice::from_ref(&party));
         assert_eq!(

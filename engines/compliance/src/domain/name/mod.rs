@@ -6,4 +6,5 @@ pub mod similar;
 pub mod word;
 
 pub use normalise::{Word, normalise, words};
+pub use script::is_mixed;
 pub use word::{Kind, Token, tokens};

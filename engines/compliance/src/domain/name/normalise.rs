@@ -151,7 +151,7 @@ fn join_letters(words: Vec<Word>) -> Vec<Word> {
 }
 
 /// Marks, and characters that cannot be seen: put inside a name they would hide it from the lists.
-fn vanishes(c: char) -> bool {
+pub(super) fn vanishes(c: char) -> bool {
     let invisible = matches!(c,
         '\u{ad}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180e}' | '\u{3164}' | '\u{feff}'
         | '\u{ffa0}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{fff0}'..='\u{fffb}'

@@ -1,5 +1,9 @@
 //! Scripts whose usual transliteration depends on more than one character, or differs from `any_ascii`'s.
 
+use unicode_normalization::UnicodeNormalization;
+
+use super::normalise::vanishes;
+
 /// A small Cyrillic letter by BGN/PCGN as banks and lists write it: without signs, ё as e. `None` where it is none
 /// of the common letters.
 pub fn cyrillic(c: char) -> Option<&'static str> {
@@ -58,6 +62,24 @@ pub fn is_by_syllable(c: char) -> bool {
 /// Whether the script of a letter leaves vowels out, Arabic aside.
 pub fn is_without_vowels(c: char) -> bool {
     matches!(c, '\u{590}'..='\u{5ff}' | '\u{700}'..='\u{74f}')
+}
+
+/// Whether a word has Latin letters beside Cyrillic or Greek ones. Some of them look the same: `Рutin` with a
+/// Cyrillic letter reads as one name and compares as another.
+pub fn is_mixed(name: &str) -> bool {
+    let (mut latin, mut other) = (false, false);
+    for c in name.nfkc() {
+        match c {
+            'a'..='z' | 'A'..='Z' | '\u{c0}'..='\u{24f}' | '\u{1e00}'..='\u{1eff}' => latin = true,
+            '\u{370}'..='\u{52f}' | '\u{1f00}'..='\u{1fff}' => other = true,
+            c if c.is_alphanumeric() || vanishes(c) => {}
+            _ => (latin, other) = (false, false),
+        }
+        if latin && other {
+            return true;
+        }
+    }
+    false
 }
 
 /// A letter of the Arabic script, of any language written in it; digits are not.
@@ -288,6 +310,18 @@ fn common(word: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn letters_that_look_alike_are_noticed() {
+        for name in ["\u{420}utin", "Bank \u{41e}ne", "\u{391}lpha", "Ιvan", "P\u{200b}\u{443}tin", "Ünal\u{430}"] {
+            assert!(is_mixed(name), "{name}");
+        }
+        for name in
+            ["Putin", "Путин", "Путин Vladimir", "Ünal", "Αλέξης", "OOO Ромашка-7", "محمد ABC", "习近平A", "A-Я"]
+        {
+            assert!(!is_mixed(name), "{name}");
+        }
+    }
 
     #[test]
     fn the_table_is_sorted_and_unified() {
