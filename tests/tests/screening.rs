@@ -85,6 +85,10 @@ async fn officers_load_search_and_allow() {
         ),
         (pb::SearchRequest { name: "A".into(), limit: 101, ..Default::default() }, "limit"),
         (pb::SearchRequest { identifiers: [("shoe".into(), "46".into())].into(), ..Default::default() }, "identifiers"),
+        (
+            pb::SearchRequest { identifiers: [("passport".into(), "12".into())].into(), ..Default::default() },
+            "identifiers",
+        ),
     ] {
         let refused = of(&stack, "compliance").search(request).await.unwrap_err();
         assert!(refused.message().starts_with(field), "{refused}");

@@ -14,8 +14,8 @@ use futures::StreamExt;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
-use crate::domain::hold::{Hold, HoldState, Ledger, finish};
-use crate::handle::Desk;
+use crate::domain::hold::{Finished, Hold, HoldState, Ledger, finish};
+use crate::handle::{Desk, PLATFORM};
 use crate::store;
 
 const COMPARE_EVERY: Duration = Duration::from_secs(1);
@@ -44,7 +44,9 @@ pub async fn keep_list(context: EngineContext, desk: Arc<Desk>, bundled: bool, s
             }
             Ok::<_, Failure>(desk.lists.reload().await?)
         };
-        match loaded.await {
+        let loaded = loaded.await;
+        context.metrics.alert("compliance_lists_stale", desk.lists.current().is_err());
+        match loaded {
             Ok(snapshot) => {
                 first = false;
                 context.metrics.alert("compliance_no_list", snapshot.matcher.is_none());
@@ -99,7 +101,7 @@ impl Driver {
         let request = ReleaseTransactionRequest {
             transaction_id: hold.transaction_id.to_string(),
             release: hold.state == HoldState::Releasing,
-            reason: hold.reason.clone(),
+            reason: hold.reference(),
         };
         let answer = bounded(client.release_transaction(request)).await.map(|answer| answer.transaction);
         match answer {
@@ -127,8 +129,8 @@ impl Driver {
         self.epoch.check(&mut tx).await?;
         let Some(hold) = store::lock_hold(&mut tx, asked.hold_id).await? else { return Ok(()) };
         let Some(finished) = finish(&hold, ledger, now) else { return Ok(()) };
-        store::save_hold(&mut tx, &finished.hold, "compliance-engine", now).await?;
-        let mut events = vec![ended(&finished.hold)];
+        store::save_hold(&mut tx, &finished.hold, PLATFORM, now).await?;
+        let mut events = vec![ended(&finished)];
         if finished.surprise {
             events.push(surprised(&finished.hold));
         }
@@ -161,11 +163,11 @@ fn ledger_of(view: Option<TransactionView>) -> Result<Ledger, Failure> {
     })
 }
 
-fn ended(hold: &Hold) -> Outgoing {
+fn ended(Finished { hold, told, .. }: &Finished) -> Outgoing {
     let Hold { hold_id, transaction_id, payer, .. } = *hold;
     let proposed_by = hold.proposed_by.clone().unwrap_or_default();
     let decided_by = hold.decided_by.clone().unwrap_or_default();
-    let (user, reason) = (decided_by.clone(), hold.reason.clone());
+    let (user, reason) = (decided_by.clone(), told.clone());
     let event = if hold.state == HoldState::Released {
         Outgoing::new(HoldReleased { hold_id, transaction_id, proposed_by, decided_by, reason }, transaction_id, user)
     } else {
@@ -187,5 +189,5 @@ fn surprised(hold: &Hold) -> Outgoing {
             hold.state.as_str()
         ),
     );
-    Outgoing::new(event, hold.transaction_id, "compliance-engine")
+    Outgoing::new(event, hold.transaction_id, PLATFORM)
 }

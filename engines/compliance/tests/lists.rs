@@ -231,7 +231,7 @@ async fn a_hit_is_held_with_its_evidence_and_its_name_stays_here() {
             (transaction(4), HoldState::Placed, "???")
         ]
     );
-    let basis = store::hold_basis(&place.context.db, holds[0].hold_id).await.unwrap().unwrap();
+    let basis = store::find_hold_with_basis(&place.context.db, holds[0].hold_id).await.unwrap().unwrap().1;
     assert_eq!(
         (&basis.list_versions[..], basis.rule_version.as_str()),
         (&[version.clone()][..], "names/1;review=8000;block=9500")
@@ -239,7 +239,8 @@ async fn a_hit_is_held_with_its_evidence_and_its_name_stays_here() {
     let matches: Vec<Match> = serde_json::from_str(&basis.matches).unwrap();
     assert_eq!((matches[0].entry_id.as_str(), matches[0].score), ("7", basis.score));
     assert!(!matches[0].pairs.is_empty());
-    assert!(store::hold_basis(&place.context.db, HoldId::new(SystemIds::new().next_id(NOON))).await.unwrap().is_none());
+    let unknown = HoldId::new(SystemIds::new().next_id(NOON));
+    assert!(store::find_hold_with_basis(&place.context.db, unknown).await.unwrap().is_none());
 
     let hits = place.published("screening.hit").await;
     assert_eq!(hits.len(), 2);
@@ -250,6 +251,43 @@ async fn a_hit_is_held_with_its_evidence_and_its_name_stays_here() {
         assert!(!text.contains("primerov") && !text.contains("somebody"), "{text}");
     }
     assert_eq!(place.count("case_file").await, 3, "each hold is brought to a case");
+    place.end().await;
+}
+
+/// A bank that sends the id of a held transaction again, with other parties, changes nothing that officers see for the
+/// better, and a release that was proposed before is proposed anew.
+#[tokio::test(flavor = "multi_thread")]
+async fn parties_that_come_later_do_not_replace_those_of_the_hold() {
+    let mut place = Place::new().await;
+    let desk = place.desk.clone();
+    loaded(&place).await;
+    let engine = by("token-engine");
+    desk.screen(&[of(1, "Vostokshade Trading LLC")], &engine).await.unwrap();
+    let id = holds(&place).await[0].hold_id;
+    let shown = async || store::find_hold_with_basis(&place.context.db, id).await.unwrap().unwrap();
+    let before = shown().await;
+    assert_eq!((before.0.evidence.as_str(), before.1.score), ("exact_name", 10_000));
+
+    desk.propose(id, true, "another company", &by("ada")).await.unwrap();
+    desk.screen(&[of(1, "Vostokshade Trading LLC")], &engine).await.unwrap();
+    assert_eq!(shown().await.0.state, HoldState::ReleaseProposed, "the same again says nothing new");
+    desk.screen(&[of(1, "Ivan Primerov")], &engine).await.unwrap();
+    let (hold, basis) = shown().await;
+    assert_eq!(hold.matched_name, "Vostokshade Trading LLC; Ivan Primerov");
+    assert_eq!((hold.evidence.as_str(), &basis), ("exact_name", &before.1));
+    assert_eq!((hold.state, hold.proposed_by), (HoldState::Placed, None));
+    let failure = desk.decide(id, true, "", &by("grace")).await.unwrap_err();
+    assert_eq!(failure.kind, FailureKind::WrongState);
+
+    desk.propose(id, true, "both are others", &by("ada")).await.unwrap();
+    desk.decide(id, true, "", &by("grace")).await.unwrap();
+    let decided = shown().await;
+    assert_eq!(decided.0.state, HoldState::Releasing);
+    desk.screen(&[of(1, "Ivan Petrovich Primerov")], &engine).await.unwrap();
+    assert_eq!(shown().await, decided, "what was decided stays as it was decided");
+    assert_eq!(holds(&place).await.len(), 1);
+    assert_eq!(place.count("hold_step").await, 5);
+    assert_eq!(place.published("hold.placed").await.len(), 1);
     place.end().await;
 }
 

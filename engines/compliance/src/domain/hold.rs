@@ -99,6 +99,55 @@ pub struct Hold {
     pub outcome: Option<String>,
 }
 
+/// What a hold was placed on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Basis {
+    /// 0 to 10,000.
+    pub score: u32,
+    /// The lists that were in use.
+    pub list_versions: Vec<String>,
+    /// The version of the rules that were applied.
+    pub rule_version: String,
+    /// The best matches, as JSON. Personal data.
+    pub matches: String,
+}
+
+/// Names that are kept with a hold, in characters; further ones are left out.
+const KEPT_NAMES: usize = 2_000;
+
+/// The transaction of a hold was screened again and did not pass again; returns the hold where that says more.
+///
+/// Whoever sends an id again may send other parties with it: the ledger refuses that, but only after they were
+/// screened. So what officers see only ever grows: names are added, and the worst screening stays. A release that was
+/// proposed on less is to be proposed anew; what was decided stays as it was decided.
+pub fn screened_again(known: (&Hold, &Basis), found: (&Hold, &Basis)) -> Option<(Hold, Basis)> {
+    let ((hold, basis), (other, more)) = (known, found);
+    if hold.state.is_under_way() || hold.state.is_final() {
+        return None;
+    }
+    let listed = |names: &str| format!("; {names}; ");
+    let named = listed(&hold.matched_name).contains(&listed(&other.matched_name));
+    let adds = !named && hold.matched_name.chars().count() < KEPT_NAMES;
+    let worse = more.score > basis.score;
+    if !adds && !worse {
+        return None;
+    }
+    let (mut next, mut next_basis) = (hold.clone(), basis.clone());
+    if adds {
+        next.matched_name = format!("{}; {}", hold.matched_name, other.matched_name);
+    }
+    if worse {
+        next.evidence = other.evidence.clone();
+        next_basis = more.clone();
+    }
+    if hold.state == HoldState::ReleaseProposed {
+        next.state = HoldState::Placed;
+        next.proposed_by = None;
+        next.reason = "screened again with more to see: to be proposed anew".to_owned();
+    }
+    Some((next, next_basis))
+}
+
 /// Why a hold was not changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HoldError {
@@ -196,6 +245,14 @@ fn wrong_state(hold: &Hold, expected: &'static str) -> HoldError {
     HoldError::WrongState { hold_id: hold.hold_id, state: hold.state, expected }
 }
 
+impl Hold {
+    /// What the ledger is told with the decision, and tells the payer and everybody who reads its events: where to
+    /// ask. What officers wrote stays here (K9): it may name people, and it may warn them.
+    pub fn reference(&self) -> String {
+        format!("hold {}", self.hold_id)
+    }
+}
+
 /// What the ledger says about the transaction of a hold.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ledger {
@@ -221,6 +278,8 @@ pub const ARRIVAL_MICROS: i64 = 30_000_000;
 pub struct Finished {
     /// The hold as it ends: its state is what became of the transaction (K5).
     pub hold: Hold,
+    /// What others are told about it. What officers wrote stays here (K9).
+    pub told: String,
     /// The ledger did other than the officers agreed.
     pub surprise: bool,
 }
@@ -244,13 +303,14 @@ pub fn finish(hold: &Hold, ledger: &Ledger, now: Timestamp) -> Option<Finished> 
         Ledger::WentOn(word) if release => (HoldState::Released, *word, None),
         Ledger::WentOn(word) => (HoldState::Released, *word, Some(format!("the ledger did not hold it: it is {word}"))),
     };
+    let told = note.clone().unwrap_or_else(|| format!("the transaction is {outcome}"));
     let mut next = hold.clone();
     next.state = state;
     next.outcome = Some(outcome.to_owned());
     if let Some(note) = note {
         next.reason = if hold.reason.is_empty() { note } else { format!("{}; {note}", hold.reason) };
     }
-    Some(Finished { surprise: release != (state == HoldState::Released), hold: next })
+    Some(Finished { surprise: release != (state == HoldState::Released), told, hold: next })
 }
 
 #[cfg(test)]

@@ -123,6 +123,9 @@ fn the_ledger_has_the_last_word() {
         (Rejecting, Ledger::Held, late, None),
     ] {
         let found = finish(&hold(from), &ledger, now);
+        if let Some(Finished { told, .. }) = &found {
+            assert!(!told.is_empty() && !told.contains("why"), "what officers wrote is told to nobody: {told}");
+        }
         let found = found
             .as_ref()
             .map(|f| (f.hold.state, f.hold.outcome.as_deref().unwrap(), f.hold.reason.as_str(), f.surprise));
@@ -131,6 +134,55 @@ fn the_ledger_has_the_last_word() {
     for state in HoldState::ALL.into_iter().filter(|s| !s.is_under_way()) {
         assert_eq!(finish(&hold(state), &Ledger::WentOn("COMMITTED"), late), None);
     }
+}
+
+/// Other parties under the same id hide nothing, and nobody approves a release that was proposed on less.
+#[test]
+fn evidence_only_grows() {
+    let basis = |score: u32| Basis {
+        score,
+        list_versions: vec![format!("list {score}")],
+        rule_version: "r".into(),
+        matches: format!("[{score}]"),
+    };
+    let of = |name: &str, evidence: &str| Hold {
+        matched_name: name.into(),
+        evidence: evidence.into(),
+        ..hold(HoldState::Placed)
+    };
+    let known = Hold { matched_name: "Ada; Bob".into(), ..hold(HoldState::Placed) };
+    let again = |state, name: &str, score| {
+        let known = Hold { state, ..known.clone() };
+        screened_again((&known, &basis(9_000)), (&of(name, "similar_name"), &basis(score)))
+            .map(|(hold, basis)| (hold.state, hold.matched_name, hold.evidence, basis.score, basis.matches))
+    };
+    use HoldState::{Placed, RejectProposed, ReleaseProposed};
+    let seen = |state, names: &str, evidence: &str, score: u32| {
+        Some((state, names.to_owned(), evidence.to_owned(), score, format!("[{score}]")))
+    };
+    for (state, name, score, expected) in [
+        (Placed, "Ada; Bob", 9_000, None),
+        (Placed, "Bob", 8_000, None),
+        (Placed, "Bo", 8_000, seen(Placed, "Ada; Bob; Bo", "exact_name", 9_000)),
+        (Placed, "Eve", 8_000, seen(Placed, "Ada; Bob; Eve", "exact_name", 9_000)),
+        (Placed, "Ada", 9_001, seen(Placed, "Ada; Bob", "similar_name", 9_001)),
+        (ReleaseProposed, "Ada; Bob", 9_000, None),
+        (ReleaseProposed, "Eve", 8_000, seen(Placed, "Ada; Bob; Eve", "exact_name", 9_000)),
+        (ReleaseProposed, "Ada", 9_500, seen(Placed, "Ada; Bob", "similar_name", 9_500)),
+        (RejectProposed, "Eve", 9_500, seen(RejectProposed, "Ada; Bob; Eve", "similar_name", 9_500)),
+    ] {
+        assert_eq!(again(state, name, score), expected, "{state:?} {name} {score}");
+    }
+    for state in HoldState::ALL.into_iter().filter(|s| s.is_under_way() || s.is_final()) {
+        assert_eq!(again(state, "Eve", 10_000), None, "{state:?}");
+    }
+    let mut long = of("Ada", "error");
+    for n in 0..1_000 {
+        if let Some((next, _)) = screened_again((&long, &basis(0)), (&of(&format!("Name {n}"), "error"), &basis(0))) {
+            long = next;
+        }
+    }
+    assert!((2_000..2_050).contains(&long.matched_name.len()) && long.matched_name.starts_with("Ada; Name 0;"));
 }
 
 #[test]

@@ -4,7 +4,7 @@ use deltran_api::compliance::v1 as pb;
 use deltran_kernel::{AllowanceId, Timestamp};
 use deltran_runtime::{Caller, Failure, Role, wire};
 
-use super::{MAX_REASON, by};
+use super::{MAX_REASON, by, optional_word, word};
 use crate::domain::allowance::{Allowance, AllowanceState};
 use crate::domain::list::Source;
 use crate::handle::Desk;
@@ -45,15 +45,13 @@ pub async fn add_allowance(
     request: pb::AddAllowanceRequest,
 ) -> Result<pb::AddAllowanceResponse, Failure> {
     let by = by(caller);
-    let words = Source::ALL.map(Source::as_str).join(", ");
-    let unknown = || Failure::malformed("source", format!("expected one of {words}"));
     let expires_at = wire::timestamp("expires_at", request.expires_at.as_ref())?;
     let now = desk.clock.now();
     let wanted = Allowance {
         allowance_id: wire::parse("allowance_id", &request.allowance_id)?,
         name: wire::required_text("name", &request.name, MAX_NAME)?,
         normal: String::new(),
-        source: Source::from_word(&request.source).ok_or_else(unknown)?,
+        source: word("source", &request.source, &Source::ALL, Source::as_str)?,
         entry_id: wire::required_text("entry_id", &request.entry_id, MAX_ENTRY)?,
         reason: wire::required_text("reason", &request.reason, MAX_REASON)?,
         added_by: by.user,
@@ -84,14 +82,7 @@ pub async fn list_allowances(
     request: pb::ListAllowancesRequest,
 ) -> Result<pb::ListAllowancesResponse, Failure> {
     let page = wire::page::<AllowanceId>(request.page.as_ref())?;
-    let state = match request.state.as_str() {
-        "" => None,
-        word => {
-            let words = AllowanceState::ALL.map(AllowanceState::as_str).join(", ");
-            let unknown = || Failure::malformed("state", format!("{word:?} is no state: expected one of {words}"));
-            Some(AllowanceState::from_word(word).ok_or_else(unknown)?)
-        }
-    };
+    let state = optional_word("state", &request.state, &AllowanceState::ALL, AllowanceState::as_str)?;
     let now = desk.clock.now();
     let mut found = store::list_allowances(desk.door.db(), &page, state, now).await?;
     let next_page_token = wire::next_token(found.len(), page.size, found.last().map(|a| a.allowance_id));

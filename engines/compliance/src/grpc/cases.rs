@@ -6,7 +6,7 @@ use deltran_kernel::{CaseId, Timestamp};
 use deltran_runtime::{Caller, Failure, wire};
 use prost_types::Timestamp as WireTimestamp;
 
-use super::{MAX_REASON, by, rules};
+use super::{MAX_REASON, by, optional_word, rules, word};
 use crate::domain::case::{Action, Case, CaseState, Step, Subject};
 use crate::handle::Desk;
 use crate::store::{self, CaseFilter};
@@ -137,7 +137,7 @@ pub async fn close_case(
     caller: Caller,
     request: pb::CloseCaseRequest,
 ) -> Result<pb::CaseResponse, Failure> {
-    let outcome = rules::word("outcome", &request.outcome, CaseOutcome::ALL, CaseOutcome::as_str)?;
+    let outcome = word("outcome", &request.outcome, CaseOutcome::ALL, CaseOutcome::as_str)?;
     let action = Action::Close { outcome, reason: wire::required_text("reason", &request.reason, MAX_REASON)? };
     change(desk, caller, (request.command_id, request.case_id), action).await
 }
@@ -172,10 +172,7 @@ pub async fn get_case(desk: &Desk, request: pb::GetCaseRequest) -> Result<pb::Ge
 /// A page of cases.
 pub async fn list_cases(desk: &Desk, request: pb::ListCasesRequest) -> Result<pb::ListCasesResponse, Failure> {
     let page = wire::page::<CaseId>(request.page.as_ref())?;
-    let state = match request.state.as_str() {
-        "" => None,
-        word => Some(rules::word("state", word, &CaseState::ALL, CaseState::as_str)?),
-    };
+    let state = optional_word("state", &request.state, &CaseState::ALL, CaseState::as_str)?;
     let assignee = wire::text("assignee", &request.assignee, MAX_USER)?;
     let filter = CaseFilter {
         state,

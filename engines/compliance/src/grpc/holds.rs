@@ -5,7 +5,7 @@ use deltran_kernel::HoldId;
 use deltran_runtime::{Caller, Failure, Role, wire};
 
 use super::screening::encode_match;
-use super::{MAX_REASON, by};
+use super::{MAX_REASON, by, optional_word};
 use crate::domain::hold::{Hold, HoldState};
 use crate::domain::matcher::Match;
 use crate::handle::Desk;
@@ -26,15 +26,6 @@ fn hold(hold: Hold) -> pb::Hold {
     }
 }
 
-fn state(word: &str) -> Result<Option<HoldState>, Failure> {
-    if word.is_empty() {
-        return Ok(None);
-    }
-    let words = HoldState::ALL.map(HoldState::as_str).join(", ");
-    let unknown = || Failure::malformed("state", format!("{word:?} is no state: expected one of {words}"));
-    HoldState::from_word(word).map(Some).ok_or_else(unknown)
-}
-
 /// A page of holds, of one state or of all. Names are for compliance officers only.
 pub async fn list_holds(
     desk: &Desk,
@@ -42,7 +33,7 @@ pub async fn list_holds(
     request: pb::ListHoldsRequest,
 ) -> Result<pb::ListHoldsResponse, Failure> {
     let page = wire::page::<HoldId>(request.page.as_ref())?;
-    let state = state(&request.state)?;
+    let state = optional_word("state", &request.state, &HoldState::ALL, HoldState::as_str)?;
     let mut holds = store::list_holds(desk.door.db(), &page, state).await?;
     if caller.role != Role::Compliance {
         holds.iter_mut().for_each(|hold| hold.matched_name.clear());
@@ -54,10 +45,8 @@ pub async fn list_holds(
 /// One hold, with the matches that led to it.
 pub async fn get_hold(desk: &Desk, request: pb::GetHoldRequest) -> Result<pb::GetHoldResponse, Failure> {
     let id: HoldId = wire::parse("hold_id", &request.hold_id)?;
-    let db = desk.door.db();
-    let (Some(found), Some(basis)) = (store::find_hold(db, id).await?, store::hold_basis(db, id).await?) else {
-        return Err(Failure::not_found("hold", id));
-    };
+    let (found, basis) =
+        store::find_hold_with_basis(desk.door.db(), id).await?.ok_or_else(|| Failure::not_found("hold", id))?;
     let matches: Vec<Match> = serde_json::from_str(&basis.matches).map_err(Failure::internal)?;
     let thresholds = desk.lists.thresholds;
     let hold = pb::Hold {

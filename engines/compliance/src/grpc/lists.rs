@@ -4,7 +4,7 @@ use deltran_api::compliance::v1 as pb;
 use deltran_runtime::{Caller, Failure, wire};
 use tonic::Streaming;
 
-use super::by;
+use super::{by, optional_word, shown, word};
 use crate::domain::Outcome;
 use crate::domain::list::{Files, MAX_BYTES, Source};
 use crate::handle::Desk;
@@ -29,14 +29,6 @@ fn list(head: ListHead, in_force: bool) -> Option<pb::ListVersion> {
     })
 }
 
-fn source(word: &str) -> Result<Source, Failure> {
-    let words = Source::ALL.map(Source::as_str).join(", ");
-    Source::from_word(word).ok_or_else(|| {
-        let word: String = word.chars().take(64).collect();
-        Failure::malformed("source", format!("{word:?} is not understood: expected one of {words}"))
-    })
-}
-
 /// Puts a list in use that comes in pieces.
 pub async fn load_list(
     desk: &Desk,
@@ -49,12 +41,12 @@ pub async fn load_list(
     while let Some(piece) = pieces.message().await? {
         let source = match (kept_by, piece.source.as_str()) {
             (Some(known), "") => known,
-            (Some(known), word) if word == known.as_str() => known,
-            (Some(known), word) => {
-                let word: String = word.chars().take(64).collect();
-                return Err(Failure::malformed("source", format!("{word:?} after {known}: a load is of one source")));
+            (Some(known), text) if text == known.as_str() => known,
+            (Some(known), text) => {
+                let message = format!("{} after {known}: a load is of one source", shown(text));
+                return Err(Failure::malformed("source", message));
             }
-            (None, word) => source(word)?,
+            (None, text) => word("source", text, &Source::ALL, Source::as_str)?,
         };
         kept_by = Some(source);
         // A source of one file needs no name for it.
@@ -79,7 +71,7 @@ pub async fn load_list(
 /// What is in use, or a page of all loads.
 pub async fn list_lists(desk: &Desk, request: pb::ListListsRequest) -> Result<pb::ListListsResponse, Failure> {
     let db = desk.door.db();
-    let wanted = if request.source.is_empty() { None } else { Some(source(&request.source)?) };
+    let wanted = optional_word("source", &request.source, &Source::ALL, Source::as_str)?;
     if !request.history {
         let heads = store::list_heads(db).await?;
         let of = |head: &ListHead| wanted.is_none_or(|source| source == head.source);

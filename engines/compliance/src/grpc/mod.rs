@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use deltran_api::compliance::v1 as pb;
 use deltran_api::compliance::v1::compliance_service_server::{ComplianceService, ComplianceServiceServer};
-use deltran_runtime::Caller;
+use deltran_runtime::{Caller, Failure};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::handle::{By, Desk};
@@ -37,6 +37,28 @@ impl Service {
 
 fn by(caller: Caller) -> By {
     By { user: caller.user, trace: caller.trace }
+}
+
+/// The value of a word, or what would be one.
+fn word<T: Copy>(field: &str, word: &str, all: &[T], name: fn(T) -> &'static str) -> Result<T, Failure> {
+    let known = || all.iter().copied().map(name).collect::<Vec<_>>().join(", ");
+    let unknown = || Failure::malformed(field, format!("{} is none: expected one of {}", shown(word), known()));
+    all.iter().copied().find(|value| name(*value) == word).ok_or_else(unknown)
+}
+
+/// The value of a word that may be left out.
+fn optional_word<T: Copy>(
+    field: &str,
+    text: &str,
+    all: &[T],
+    name: fn(T) -> &'static str,
+) -> Result<Option<T>, Failure> {
+    if text.is_empty() { Ok(None) } else { word(field, text, all, name).map(Some) }
+}
+
+/// What was sent, for an error that says so: quoted, and not without end.
+fn shown(text: &str) -> String {
+    format!("{:?}", text.chars().take(64).collect::<String>())
 }
 
 #[tonic::async_trait]

@@ -5,7 +5,7 @@ use deltran_events::data::compliance::{RuleKind, RuleMode, RuleScope};
 use deltran_kernel::{AlertId, Money};
 use deltran_runtime::{Caller, Failure, wire};
 
-use super::by;
+use super::{by, optional_word, word};
 use crate::domain::alert::Alert;
 use crate::domain::rule::Draft;
 use crate::handle::Desk;
@@ -13,16 +13,6 @@ use crate::store::{self, AlertFilter, ListedRule};
 
 /// The longest name of a rule that is looked for, in characters.
 const MAX_NAME: usize = 64;
-
-/// The value of a word, or what would be one.
-pub fn word<T: Copy>(field: &str, word: &str, all: &[T], name: fn(T) -> &'static str) -> Result<T, Failure> {
-    let known = || all.iter().copied().map(name).collect::<Vec<_>>().join(", ");
-    let unknown = || {
-        let word: String = word.chars().take(64).collect();
-        Failure::malformed(field, format!("{word:?} is none: expected one of {}", known()))
-    };
-    all.iter().copied().find(|value| name(*value) == word).ok_or_else(unknown)
-}
 
 /// An alert for an answer.
 pub fn alert(alert: Alert) -> pb::Alert {
@@ -98,10 +88,7 @@ pub async fn set_rule(
     let draft = Draft {
         kind: word("kind", &request.kind, RuleKind::ALL, RuleKind::as_str)?,
         mode: word("mode", &request.mode, RuleMode::ALL, RuleMode::as_str)?,
-        scope: match request.scope.as_str() {
-            "" => None,
-            scope => Some(word("scope", scope, RuleScope::ALL, RuleScope::as_str)?),
-        },
+        scope: optional_word("scope", &request.scope, RuleScope::ALL, RuleScope::as_str)?,
         window_seconds: request.window_seconds,
         max_count: request.max_count,
         min_count: request.min_count,

@@ -4,8 +4,8 @@ use deltran_api::compliance::v1 as pb;
 use deltran_api::token::v1::Party as PbParty;
 use deltran_runtime::{Caller, Failure, Role, wire};
 
-use super::by;
-use crate::domain::list::{BirthDate, IdKind, country};
+use super::{by, shown};
+use crate::domain::list::{BirthDate, IdKind, country, id_key};
 use crate::domain::matcher::{Effect, Match, Pair, Subject as Person};
 use crate::domain::screening::{Decision, Party, Screened};
 use crate::handle::{Answers, Desk, Subject};
@@ -132,8 +132,14 @@ pub async fn search(desk: &Desk, request: pb::SearchRequest) -> Result<pb::Searc
     let mut identifiers = Vec::with_capacity(request.identifiers.len());
     for (kind, value) in request.identifiers {
         let words = IdKind::ALL.map(IdKind::as_str).join(", ");
-        let unknown = || Failure::malformed("identifiers", format!("{kind:?} is no kind: expected one of {words}"));
-        identifiers.push((IdKind::from_word(&kind).ok_or_else(unknown)?, value));
+        let unknown =
+            || Failure::malformed("identifiers", format!("{} is no kind: expected one of {words}", shown(&kind)));
+        let known = IdKind::from_word(&kind).ok_or_else(unknown)?;
+        if id_key(known, &value).is_none() {
+            let message = format!("{} is too short to be compared: at least 5 characters are needed", shown(&value));
+            return Err(Failure::malformed("identifiers", message));
+        }
+        identifiers.push((known, value));
     }
     if name.is_empty() && identifiers.is_empty() {
         return Err(Failure::malformed("name", "is missing, and there is no identifier either"));
@@ -141,13 +147,14 @@ pub async fn search(desk: &Desk, request: pb::SearchRequest) -> Result<pb::Searc
     let country = match request.country.trim() {
         "" => None,
         text => Some(country::code_of(text).ok_or_else(|| {
-            Failure::malformed("country", format!("{text:?} is no country: expected a code such as IR (ISO 3166-1)"))
+            let message = format!("{} is no country: expected a code such as IR (ISO 3166-1)", shown(text));
+            Failure::malformed("country", message)
         })?),
     };
     let born = match request.date_of_birth.trim() {
         "" => None,
         text => Some(BirthDate::iso(text).ok_or_else(|| {
-            let message = format!("{text:?} is no date: expected YYYY, YYYY-MM or YYYY-MM-DD");
+            let message = format!("{} is no date: expected YYYY, YYYY-MM or YYYY-MM-DD", shown(text));
             Failure::malformed("date_of_birth", message)
         })?),
     };

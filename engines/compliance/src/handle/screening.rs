@@ -1,6 +1,6 @@
 //! Screens batches and places the holds that follow.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use deltran_events::data::compliance::{AlertRaised, HoldPlaced, ScreeningHit};
@@ -8,8 +8,8 @@ use deltran_kernel::{HoldId, ParticipantId, TransactionId};
 use deltran_messaging::Outgoing;
 use deltran_runtime::{DbError, Failure};
 
-use super::{By, Desk, alert};
-use crate::domain::hold::{Hold, HoldState};
+use super::{By, Desk, PLATFORM, alert};
+use crate::domain::hold::{Basis, Hold, HoldState, screened_again};
 use crate::domain::matcher::{Match, Subject as Person};
 use crate::domain::screening::{Decision, Evidence, Party, Screened, screen};
 use crate::lists::Snapshot;
@@ -154,10 +154,12 @@ impl Desk {
                     screened_at: now,
                     outcome: None,
                 },
-                score: found.score,
-                list_versions: answers.list_versions.clone(),
-                rule_version: answers.rule_version.clone(),
-                matches: serde_json::to_string(&found.matches).map_err(Failure::internal)?,
+                basis: Basis {
+                    score: found.score,
+                    list_versions: answers.list_versions.clone(),
+                    rule_version: answers.rule_version.clone(),
+                    matches: serde_json::to_string(&found.matches).map_err(Failure::internal)?,
+                },
             });
         }
         // Whatever goes wrong, nothing is known about these names.
@@ -170,7 +172,16 @@ impl Desk {
     async fn place(&self, holds: &[NewHold], hits: &Hits<'_>, by: &By) -> Result<(), DbError> {
         let now = self.clock.now();
         let mut tx = self.door.begin("command").await?;
-        let placed = store::place_holds(&mut tx, holds).await?;
+        let (placed, there) = store::place_holds(&mut tx, holds).await?;
+        let found: BTreeMap<_, _> = holds.iter().map(|new| (new.hold.transaction_id, new)).collect();
+        for (hold, basis) in &there {
+            let Some(found) = found.get(&hold.transaction_id) else { continue };
+            let Some((next, basis)) = screened_again((hold, basis), (&found.hold, &found.basis)) else { continue };
+            if next.state != hold.state {
+                store::save_hold(&mut tx, &next, PLATFORM, now).await?;
+            }
+            store::save_basis(&mut tx, &next, &basis).await?;
+        }
         let without_list = hits.values().any(|(_, found)| found.evidence == Evidence::NoList);
         let mut events = Vec::new();
         if without_list && store::raise_alert(&mut tx, crate::NO_LIST, now).await? {
@@ -180,6 +191,7 @@ impl Desk {
                 by,
             ));
         }
+        let placed: BTreeSet<HoldId> = placed.into_iter().collect();
         let new: Vec<&NewHold> = holds.iter().filter(|new| placed.contains(&new.hold.hold_id)).collect();
         for new in &new {
             if let Some((_, found)) = hits.get(&new.hold.transaction_id) {
@@ -204,16 +216,17 @@ fn events_of(new: &NewHold, found: &Screened, by: &By) -> Vec<Outgoing> {
                 decision: found.decision.as_str().to_owned(),
                 evidence: evidence.to_owned(),
                 score: found.score,
-                list_versions: new.list_versions.clone(),
-                rule_version: new.rule_version.clone(),
+                list_versions: new.basis.list_versions.clone(),
+                rule_version: new.basis.rule_version.clone(),
             },
             transaction_id,
             &by.user,
         ));
     } else if found.evidence == Evidence::Error {
         let message = format!(
-            "a party of transaction {transaction_id} cannot be checked: its name has no letter or digit or too many \
-             words, or its country or date of birth cannot be read"
+            "a party of transaction {transaction_id} cannot be checked: its name has no letter or digit, too many \
+             words or a word of several alphabets, its country or date of birth cannot be read, or it has identifiers \
+             only and none that can be compared"
         );
         events.push(Outgoing::new(AlertRaised::new(evidence, message), transaction_id, &by.user));
     }

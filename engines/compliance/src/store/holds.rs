@@ -1,5 +1,7 @@
 //! SQL of the holds and their steps.
 
+use std::collections::BTreeSet;
+
 use deltran_kernel::{HoldId, Timestamp, TransactionId};
 use deltran_runtime::wire::PageOf;
 use deltran_runtime::{Db, DbError};
@@ -7,26 +9,33 @@ use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 use uuid::Uuid;
 
-use crate::domain::hold::{Hold, HoldState};
+use crate::domain::hold::{Basis, Hold, HoldState};
+
+macro_rules! select_hold {
+    ($rest:literal) => {
+        concat!(
+            "SELECT hold_id, transaction_id, payer, state, evidence, matched_name, proposed_by, decided_by, reason,
+                    placed_at, screened_at, outcome, score, list_versions, rule_version, matches FROM hold ",
+            $rest
+        )
+    };
+}
 
 /// A hold to be placed, with the evidence.
 #[derive(Debug, Clone)]
 pub struct NewHold {
     /// The hold as it begins.
     pub hold: Hold,
-    /// 0 to 10,000.
-    pub score: u32,
-    /// The lists that were in use.
-    pub list_versions: Vec<String>,
-    /// The version of the rules that were applied.
-    pub rule_version: String,
-    /// The best matches, as JSON. Personal data.
-    pub matches: String,
+    /// What it is placed on.
+    pub basis: Basis,
 }
 
-/// Places holds with one statement and returns those that are new. A transaction that has a hold keeps
-/// it, with the evidence of the latest screening. `holds` name each transaction once and are in its order.
-pub async fn place_holds(tx: &mut PgConnection, holds: &[NewHold]) -> Result<Vec<HoldId>, DbError> {
+/// Places holds with one statement; returns which of them are new, and those that their transactions had already, now
+/// locked. `holds` name each transaction once and are in its order.
+pub async fn place_holds(
+    tx: &mut PgConnection,
+    holds: &[NewHold],
+) -> Result<(Vec<HoldId>, Vec<(Hold, Basis)>), DbError> {
     let placed: Vec<(Uuid,)> = sqlx::query_as(
         "INSERT INTO hold AS h (hold_id, transaction_id, payer, state, evidence, score, list_versions, rule_version,
                                 matched_name, matches, placed_at, screened_at)
@@ -36,44 +45,56 @@ pub async fn place_holds(tx: &mut PgConnection, holds: &[NewHold]) -> Result<Vec
                      $9::text[], $10::bigint[])
            AS n (hold_id, transaction_id, payer, evidence, score, list_versions, rule_version, matched_name, matches, at)
          ON CONFLICT (transaction_id) WHERE outcome IS DISTINCT FROM 'NOT_FOUND' DO UPDATE
-           SET screened_at = GREATEST(h.screened_at, excluded.screened_at), evidence = excluded.evidence,
-               score = excluded.score, list_versions = excluded.list_versions, rule_version = excluded.rule_version,
-               matched_name = excluded.matched_name, matches = excluded.matches
+           SET screened_at = GREATEST(h.screened_at, excluded.screened_at)
          RETURNING hold_id",
     )
     .bind(holds.iter().map(|n| n.hold.hold_id.uuid()).collect::<Vec<_>>())
     .bind(holds.iter().map(|n| n.hold.transaction_id.uuid()).collect::<Vec<_>>())
     .bind(holds.iter().map(|n| n.hold.payer.map(|p| p.to_string())).collect::<Vec<_>>())
     .bind(holds.iter().map(|n| n.hold.evidence.as_str()).collect::<Vec<_>>())
-    .bind(holds.iter().map(|n| n.score as i32).collect::<Vec<_>>())
-    .bind(holds.iter().map(|n| n.list_versions.join(" ")).collect::<Vec<_>>())
-    .bind(holds.iter().map(|n| n.rule_version.as_str()).collect::<Vec<_>>())
+    .bind(holds.iter().map(|n| n.basis.score as i32).collect::<Vec<_>>())
+    .bind(holds.iter().map(|n| n.basis.list_versions.join(" ")).collect::<Vec<_>>())
+    .bind(holds.iter().map(|n| n.basis.rule_version.as_str()).collect::<Vec<_>>())
     .bind(holds.iter().map(|n| n.hold.matched_name.as_str()).collect::<Vec<_>>())
-    .bind(holds.iter().map(|n| n.matches.as_str()).collect::<Vec<_>>())
+    .bind(holds.iter().map(|n| n.basis.matches.as_str()).collect::<Vec<_>>())
     .bind(holds.iter().map(|n| n.hold.placed_at.micros()).collect::<Vec<_>>())
     .fetch_all(&mut *tx)
     .await?;
     // A hold that existed comes back under its own id.
-    let new: Vec<&NewHold> = holds.iter().filter(|n| placed.contains(&(n.hold.hold_id.uuid(),))).collect();
-    let ids: Vec<Uuid> = new.iter().map(|n| n.hold.hold_id.uuid()).collect();
+    let made: BTreeSet<Uuid> = holds.iter().map(|n| n.hold.hold_id.uuid()).collect();
+    let (ids, there): (Vec<Uuid>, Vec<Uuid>) = placed.into_iter().map(|(id,)| id).partition(|id| made.contains(id));
     sqlx::query(
         "INSERT INTO hold_step (hold_id, state, by_user, reason, at)
          SELECT hold_id, state, 'compliance-engine', evidence, placed_at FROM hold WHERE hold_id = ANY($1) ORDER BY hold_id",
     )
     .bind(&ids)
-    .execute(tx)
+    .execute(&mut *tx)
     .await?;
-    Ok(new.iter().map(|n| n.hold.hold_id).collect())
+    let rows = if there.is_empty() {
+        Vec::new()
+    } else {
+        sqlx::query(select_hold!("WHERE hold_id = ANY($1) ORDER BY hold_id")).bind(&there).fetch_all(tx).await?
+    };
+    let there = rows.iter().map(|row| Ok((hold(row)?, basis(row)?))).collect::<Result<_, DbError>>()?;
+    Ok((ids.into_iter().map(HoldId::new).collect(), there))
 }
 
-macro_rules! select_hold {
-    ($rest:literal) => {
-        concat!(
-            "SELECT hold_id, transaction_id, payer, state, evidence, matched_name, proposed_by, decided_by, reason,
-                    placed_at, screened_at, outcome FROM hold ",
-            $rest
-        )
-    };
+/// Writes what a hold is placed on now, beside [`save_hold`] or instead of it.
+pub async fn save_basis(tx: &mut PgConnection, hold: &Hold, basis: &Basis) -> Result<(), DbError> {
+    sqlx::query(
+        "UPDATE hold SET evidence = $2, matched_name = $3, score = $4, list_versions = $5, rule_version = $6, matches = $7
+         WHERE hold_id = $1",
+    )
+    .bind(hold.hold_id.uuid())
+    .bind(&hold.evidence)
+    .bind(&hold.matched_name)
+    .bind(basis.score as i32)
+    .bind(&basis.list_versions)
+    .bind(&basis.rule_version)
+    .bind(&basis.matches)
+    .execute(tx)
+    .await?;
+    Ok(())
 }
 
 fn hold(row: &PgRow) -> Result<Hold, DbError> {
@@ -95,6 +116,15 @@ fn hold(row: &PgRow) -> Result<Hold, DbError> {
     })
 }
 
+fn basis(row: &PgRow) -> Result<Basis, DbError> {
+    Ok(Basis {
+        score: u32::try_from(row.try_get::<i32, _>("score")?).map_err(DbError::corrupt)?,
+        list_versions: row.try_get("list_versions")?,
+        rule_version: row.try_get("rule_version")?,
+        matches: row.try_get("matches")?,
+    })
+}
+
 /// A hold, locked until the transaction ends.
 pub async fn lock_hold(tx: &mut PgConnection, id: HoldId) -> Result<Option<Hold>, DbError> {
     let row = sqlx::query(select_hold!("WHERE hold_id = $1 FOR UPDATE")).bind(id.uuid()).fetch_optional(tx).await?;
@@ -107,34 +137,10 @@ pub async fn find_hold(db: &Db, id: HoldId) -> Result<Option<Hold>, DbError> {
     row.as_ref().map(hold).transpose()
 }
 
-/// What a hold was placed on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Basis {
-    /// 0 to 10,000.
-    pub score: u32,
-    /// The lists that were in use.
-    pub list_versions: Vec<String>,
-    /// The version of the rules that were applied.
-    pub rule_version: String,
-    /// The best matches, as JSON. Personal data.
-    pub matches: String,
-}
-
-/// What a hold was placed on; nothing where there is no such hold.
-pub async fn hold_basis(db: &Db, id: HoldId) -> Result<Option<Basis>, DbError> {
-    let row = sqlx::query("SELECT score, list_versions, rule_version, matches FROM hold WHERE hold_id = $1")
-        .bind(id.uuid())
-        .fetch_optional(db.pool())
-        .await?;
-    row.map(|row| {
-        Ok(Basis {
-            score: u32::try_from(row.try_get::<i32, _>("score")?).map_err(DbError::corrupt)?,
-            list_versions: row.try_get("list_versions")?,
-            rule_version: row.try_get("rule_version")?,
-            matches: row.try_get("matches")?,
-        })
-    })
-    .transpose()
+/// A hold with what it was placed on.
+pub async fn find_hold_with_basis(db: &Db, id: HoldId) -> Result<Option<(Hold, Basis)>, DbError> {
+    let row = sqlx::query(select_hold!("WHERE hold_id = $1")).bind(id.uuid()).fetch_optional(db.pool()).await?;
+    row.map(|row| Ok((hold(&row)?, basis(&row)?))).transpose()
 }
 
 /// A page of holds, oldest first, of one state or of all.

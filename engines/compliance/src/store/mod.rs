@@ -17,7 +17,8 @@ pub use cases::{
     save_case, step_of_command,
 };
 pub use holds::{
-    Basis, NewHold, find_hold, hold_basis, holds_under_way, list_holds, lock_hold, place_holds, save_hold,
+    NewHold, find_hold, find_hold_with_basis, holds_under_way, list_holds, lock_hold, place_holds, save_basis,
+    save_hold,
 };
 pub use lists::{
     ListHead, Load, Loaded, list_files, list_heads, list_loads, lock_any_list, lock_list_head, revisions, use_list,
