@@ -18,51 +18,25 @@ pub struct Settings {
     pub checkpoint_ms: u32,
     /// A folder outside the database where published checkpoints are written too. None where empty.
     pub publish_directory: String,
-    /// Days that leaves stay online, 1 to 36,500.
-    pub retention_days: u32,
-    /// Where archives of days go: a folder. Days are archived, and so may be detached, only where it is given.
-    pub archive_directory: String,
-    /// Whether days beyond their retention are detached. Where not, they are only archived.
-    pub detach: bool,
-    /// Days that the table of a detached day is still kept before it is dropped, 0 to 3,650.
-    pub keep_detached_days: u32,
-    /// Minutes between two comparisons of outboxes, streams and ledger, 0 for none, up to 10,080.
-    pub reconcile_minutes: u32,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self {
-            key_files: Vec::new(),
-            earlier_keys: Vec::new(),
-            checkpoint_ms: 1000,
-            publish_directory: String::new(),
-            retention_days: 180,
-            archive_directory: String::new(),
-            detach: true,
-            keep_detached_days: 7,
-            reconcile_minutes: 60,
-        }
+        Self { key_files: Vec::new(), earlier_keys: Vec::new(), checkpoint_ms: 1000, publish_directory: String::new() }
     }
 }
 
 impl Settings {
-    /// Checks the ranges.
+    /// Checks the range.
     ///
     /// # Errors
-    /// Names the key that is out of range, with its value.
+    /// Names the key where its value is out of range.
     pub fn checked(self) -> Result<Self, BootError> {
-        let in_range = |key: &str, value: u32, least: u32, most: u32| {
-            if (least..=most).contains(&value) {
-                return Ok(());
-            }
-            Err(BootError::Other(format!("audit.{key} = {value} is out of range: it takes {least} to {most}")))
-        };
-        in_range("checkpoint_ms", self.checkpoint_ms, 1000, 3_600_000)?;
-        in_range("retention_days", self.retention_days, 1, 36_500)?;
-        in_range("keep_detached_days", self.keep_detached_days, 0, 3650)?;
-        in_range("reconcile_minutes", self.reconcile_minutes, 0, 10_080)?;
-        Ok(self)
+        let value = self.checkpoint_ms;
+        if (1000..=3_600_000).contains(&value) {
+            return Ok(self);
+        }
+        Err(BootError::Other(format!("audit.checkpoint_ms = {value} is out of range: it takes 1000 to 3600000")))
     }
 
     /// The time between two checkpoints at the least.
@@ -78,9 +52,7 @@ mod tests {
     #[test]
     fn values_out_of_range_are_named() {
         assert!(Settings::default().checked().is_ok());
-        for text in
-            ["checkpoint_ms = 999", "retention_days = 0", "keep_detached_days = 3651", "reconcile_minutes = 10081"]
-        {
+        for text in ["checkpoint_ms = 999", "checkpoint_ms = 3600001"] {
             let settings: Settings = toml::from_str(text).unwrap();
             let refused = settings.checked().unwrap_err().to_string();
             let key = text.split(" = ").next().unwrap();

@@ -65,13 +65,8 @@ pub fn engine(context: EngineContext, broker: Broker, outbox: Outbox) -> Result<
     let relay = Relay::new(context.clone(), broker.clone(), outbox.clone());
     let partitions = schedule::Partitions::new(context.clone());
     let burial = schedule::Burial::new(context.clone(), broker.clone(), given_up);
-    let audit = AuditServiceServer::new(grpc::Audit::new(
-        context.clone(),
-        broker.clone(),
-        door.clone(),
-        appended,
-        publisher,
-    ));
+    let audit =
+        AuditServiceServer::new(grpc::Audit::new(context.clone(), broker.clone(), door.clone(), appended, publisher));
     let dead_letters = DeadLetterServiceServer::new(grpc::DeadLetters::new(context, broker, door));
 
     Ok(Engine::new(NAME, move |routes| {

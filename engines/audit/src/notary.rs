@@ -1,7 +1,7 @@
 //! Signs checkpoints: only of a tree that continues every tree that was signed before, whatever became of the database
 //! meanwhile.
 //!
-//! The last checkpoint is kept beside the key as well, outside the database. A database that was restored to an earlier
+//! The last checkpoint is kept beside each key as well, outside the database. A database that was restored to an earlier
 //! moment, or whose tree was rebuilt, is signed no more until somebody decides what to do.
 
 use std::fs;
@@ -27,7 +27,9 @@ const FORK: &str = "audit_fork";
 #[derive(Debug, thiserror::Error)]
 pub enum NotaryError {
     /// There is no key.
-    #[error("no key signs checkpoints here: make one with `deltran audit key new`, and name its file in audit.key_files")]
+    #[error(
+        "no key signs checkpoints here: make one with `deltran audit key new`, and name its file in audit.key_files"
+    )]
     NoKey,
     /// The ledger has not so many leaves.
     #[error("the ledger has {have} leaves, not {asked}")]
@@ -88,8 +90,8 @@ pub struct Notary {
     tree: Tree,
     checkpoints: Checkpoints,
     metrics: Metrics,
-    /// The file of the last checkpoint, beside the first key.
-    anchor: Option<PathBuf>,
+    /// The files of the last checkpoint, one beside each key.
+    anchors: Vec<PathBuf>,
     last: Mutex<Option<Checkpoint>>,
 }
 
@@ -115,17 +117,16 @@ impl Notary {
             let name = other.name();
             return Err(wrong("audit.key_files", &format!("a key is named {name:?}, this ledger is {origin:?}")));
         }
-        let anchor = settings.key_files.first().map(|file| anchor_of(Path::new(file)));
-        let last = match &anchor {
-            Some(file) if file.exists() => {
-                let text = fs::read_to_string(file).map_err(|e| wrong(&file.display().to_string(), &e))?;
-                let checkpoint = Checkpoint::verify(&text, &origin, &verifiers);
-                Some(checkpoint.map_err(|e| wrong(&file.display().to_string(), &e))?)
-            }
-            _ => None,
-        };
+        let anchors: Vec<PathBuf> = settings.key_files.iter().map(|file| anchor_of(Path::new(file))).collect();
+        let mut last: Option<Checkpoint> = None;
+        for file in anchors.iter().filter(|file| file.exists()) {
+            let what = file.display().to_string();
+            let text = fs::read_to_string(file).map_err(|e| wrong(&what, &e))?;
+            let there = Checkpoint::verify(&text, &origin, &verifiers).map_err(|e| wrong(&what, &e))?;
+            last = last.filter(|last| last.size >= there.size).or(Some(there));
+        }
         let (tree, checkpoints) = (Tree::new(db.clone()), Checkpoints::new(db));
-        Ok(Self { origin, signers, verifiers, tree, checkpoints, metrics, anchor, last: Mutex::new(last) })
+        Ok(Self { origin, signers, verifiers, tree, checkpoints, metrics, anchors, last: Mutex::new(last) })
     }
 
     /// The log's origin line.
@@ -230,7 +231,8 @@ impl Notary {
     /// [`NotaryError::Fork`] where it is not this log's, or its columns contradict it.
     pub fn read(&self, kept: &Kept) -> Result<Checkpoint, NotaryError> {
         let fork = |why: String| NotaryError::Fork { signed: kept.size, why };
-        let checkpoint = Checkpoint::verify(&kept.note, &self.origin, &self.verifiers).map_err(|e| fork(e.to_string()))?;
+        let checkpoint =
+            Checkpoint::verify(&kept.note, &self.origin, &self.verifiers).map_err(|e| fork(e.to_string()))?;
         if (checkpoint.size, checkpoint.root) != (kept.size, kept.root) {
             return Err(fork("its columns are not what its note says".to_owned()));
         }
@@ -264,13 +266,13 @@ impl Notary {
         self.last.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Writes the largest checkpoint beside the key, whole or not at all.
+    /// Writes the largest checkpoint beside each key, whole or not at all.
     fn remember(&self, checkpoint: Checkpoint, note: &str) -> Result<(), NotaryError> {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         if last.as_ref().is_some_and(|last| last.size >= checkpoint.size) {
             return Ok(());
         }
-        if let Some(file) = &self.anchor {
+        for file in &self.anchors {
             write_whole(file, note.as_bytes(), 0o644)
                 .map_err(|e| NotaryError::File { path: file.display().to_string(), cause: e.to_string() })?;
         }

@@ -92,7 +92,9 @@ pub async fn run(args: UpArgs, out: Output) -> Result<(), Problem> {
     config.database.url = servers.database_url().to_owned();
     notes.extend(servers.notes().iter().cloned());
     config.set_where_unset("reporting", "directory", args.data.join("reports").display().to_string());
-    if let Err(problem) = prepare_webhooks(&mut config, &args.data).and_then(|()| prepare_audit(&mut config, &args.data)) {
+    if let Err(problem) =
+        prepare_webhooks(&mut config, &args.data).and_then(|()| prepare_audit(&mut config, &args.data))
+    {
         servers.stop().await;
         return Err(problem);
     }

@@ -44,7 +44,9 @@ pub enum CheckpointError {
         expected: String,
     },
     /// The later ledger does not begin with the earlier one.
-    #[error("the ledger of size {later} does not begin with that of the checkpoint of size {earlier}: one of them was rebuilt")]
+    #[error(
+        "the ledger of size {later} does not begin with that of the checkpoint of size {earlier}: one of them was rebuilt"
+    )]
     Inconsistent {
         /// The size of the earlier one.
         earlier: u64,

@@ -271,34 +271,49 @@ impl AuditService for Audit {
         Ok(Response::new(self.proofs.consistency(request).await?))
     }
 
-    async fn get_tiles(
-        &self,
-        request: Request<pb::GetTilesRequest>,
-    ) -> Result<Response<Self::GetTilesStream>, Status> {
+    async fn get_tiles(&self, request: Request<pb::GetTilesRequest>) -> Result<Response<Self::GetTilesStream>, Status> {
         Ok(Response::new(self.proofs.tiles(request).await?))
     }
 
-    async fn export_events(&self, _request: Request<pb::ExportEventsRequest>) -> Result<Response<Self::ExportEventsStream>, Status> {
+    async fn export_events(
+        &self,
+        _request: Request<pb::ExportEventsRequest>,
+    ) -> Result<Response<Self::ExportEventsStream>, Status> {
         Err(Failure::unimplemented("export_events").into())
     }
 
-    async fn place_hold(&self, _request: Request<pb::PlaceHoldRequest>) -> Result<Response<pb::PlaceHoldResponse>, Status> {
+    async fn place_hold(
+        &self,
+        _request: Request<pb::PlaceHoldRequest>,
+    ) -> Result<Response<pb::PlaceHoldResponse>, Status> {
         Err(Failure::unimplemented("place_hold").into())
     }
 
-    async fn release_hold(&self, _request: Request<pb::ReleaseHoldRequest>) -> Result<Response<pb::ReleaseHoldResponse>, Status> {
+    async fn release_hold(
+        &self,
+        _request: Request<pb::ReleaseHoldRequest>,
+    ) -> Result<Response<pb::ReleaseHoldResponse>, Status> {
         Err(Failure::unimplemented("release_hold").into())
     }
 
-    async fn list_holds(&self, _request: Request<pb::ListHoldsRequest>) -> Result<Response<pb::ListHoldsResponse>, Status> {
+    async fn list_holds(
+        &self,
+        _request: Request<pb::ListHoldsRequest>,
+    ) -> Result<Response<pb::ListHoldsResponse>, Status> {
         Err(Failure::unimplemented("list_holds").into())
     }
 
-    async fn list_days(&self, _request: Request<pb::ListDaysRequest>) -> Result<Response<pb::ListDaysResponse>, Status> {
+    async fn list_days(
+        &self,
+        _request: Request<pb::ListDaysRequest>,
+    ) -> Result<Response<pb::ListDaysResponse>, Status> {
         Err(Failure::unimplemented("list_days").into())
     }
 
-    async fn reconcile(&self, _request: Request<pb::ReconcileRequest>) -> Result<Response<Self::ReconcileStream>, Status> {
+    async fn reconcile(
+        &self,
+        _request: Request<pb::ReconcileRequest>,
+    ) -> Result<Response<Self::ReconcileStream>, Status> {
         Err(Failure::unimplemented("reconcile").into())
     }
 

@@ -2,8 +2,8 @@
 
 use deltran_api::audit::v1 as pb;
 use deltran_kernel::EventId;
-use deltran_runtime::{Caller, EngineContext, Failure, FailureKind, wire};
 use deltran_messaging::Door;
+use deltran_runtime::{Caller, EngineContext, Failure, FailureKind, wire};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Status};
@@ -121,16 +121,25 @@ impl Proofs {
             return Err(Failure::new(
                 FailureKind::WrongState,
                 "not_covered",
-                format!("leaf {index} is not in the ledger of size {}: ask again when a later checkpoint is signed", kept.size),
+                format!(
+                    "leaf {index} is not in the ledger of size {}: ask again when a later checkpoint is signed",
+                    kept.size
+                ),
             ));
         };
         let hashes = self.hashes(&plan).await?;
         let proof = InclusionProof { index, hashes, checkpoint: kept.note };
         let leaf_hash = crate::domain::leaf_hash(&leaf.envelope);
-        proof.verify(&leaf_hash, self.publisher.notary().origin(), self.publisher.notary().verifiers()).map_err(|e| {
-            tracing::error!(leaf = index, error = %e, "a stored leaf does not stand in the signed tree");
-            Failure::new(FailureKind::WrongState, "not_included", format!("leaf {index}: {e}; `deltran audit verify` tells more"))
-        })?;
+        proof.verify(&leaf_hash, self.publisher.notary().origin(), self.publisher.notary().verifiers()).map_err(
+            |e| {
+                tracing::error!(leaf = index, error = %e, "a stored leaf does not stand in the signed tree");
+                Failure::new(
+                    FailureKind::WrongState,
+                    "not_included",
+                    format!("leaf {index}: {e}; `deltran audit verify` tells more"),
+                )
+            },
+        )?;
         Ok(pb::GetInclusionProofResponse {
             leaf_index: index,
             leaf_hash: leaf_hash.to_vec(),
@@ -254,7 +263,8 @@ impl Proofs {
                     Failure::new(FailureKind::WrongState, "not_online", format!("{path} is not in the database"))
                 })?;
                 let done = ((tile.index * WIDTH + width) << (tile.level * HEIGHT)).min(kept.size);
-                send(tile.path(*width).to_string(), hashes.concat(), if tile.level == 0 { done } else { kept.size }).await?;
+                send(tile.path(*width).to_string(), hashes.concat(), if tile.level == 0 { done } else { kept.size })
+                    .await?;
                 if tile.level == 0 && !request.hashes_only {
                     let bundle = self.bundle(tile.index, *width).await?;
                     send(TilePath::of_entries(tile.index, *width).to_string(), bundle, done).await?;

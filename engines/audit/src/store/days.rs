@@ -55,11 +55,10 @@ impl Days {
         let today = day_start(now);
         let (size, recorded_at): (i64, Instant) =
             sqlx::query_as("SELECT size, recorded_at FROM log_head FOR UPDATE").fetch_one(&mut *tx).await?;
-        let last: Option<(Instant, i64)> = sqlx::query_as(
-            "SELECT day::timestamptz, to_leaf FROM ledger_day ORDER BY day DESC LIMIT 1",
-        )
-        .fetch_optional(&mut *tx)
-        .await?;
+        let last: Option<(Instant, i64)> =
+            sqlx::query_as("SELECT day::timestamptz, to_leaf FROM ledger_day ORDER BY day DESC LIMIT 1")
+                .fetch_optional(&mut *tx)
+                .await?;
         let (mut start, mut from) = match last {
             Some((day, to)) => (day.0.plus_micros(MICROS_PER_DAY), to),
             None => {
@@ -73,13 +72,12 @@ impl Days {
         while start < today {
             let end = start.plus_micros(MICROS_PER_DAY);
             // Leaves that were recorded later bound the day; without any, the head does.
-            let to: i64 = sqlx::query_scalar(
-                "SELECT coalesce((SELECT min(leaf_index) FROM leaf WHERE recorded_at >= $1), $2)",
-            )
-            .bind(Instant(end))
-            .bind(size)
-            .fetch_one(&mut *tx)
-            .await?;
+            let to: i64 =
+                sqlx::query_scalar("SELECT coalesce((SELECT min(leaf_index) FROM leaf WHERE recorded_at >= $1), $2)")
+                    .bind(Instant(end))
+                    .bind(size)
+                    .fetch_one(&mut *tx)
+                    .await?;
             closed.push((start, from, to));
             (start, from) = (end, to);
         }

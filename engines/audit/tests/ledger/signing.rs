@@ -118,7 +118,8 @@ async fn a_rebuilt_ledger_is_not_signed_and_a_witness_refuses_it() {
     let mut witness = Witness::new(keys.folder.path(), notary.verifiers()[0].clone());
     place.apply(&sequencer, &events(&place, 0, 10)).await.unwrap();
     let first = notary.sign(10, place.clock.now()).await.unwrap();
-    let cosignature = witness.see(&ConsistencyProof { old: 0, hashes: Vec::new(), checkpoint: first.note.clone() }.text()).unwrap();
+    let cosignature =
+        witness.see(&ConsistencyProof { old: 0, hashes: Vec::new(), checkpoint: first.note.clone() }.text()).unwrap();
     let kept = Checkpoints::new(place.context.db.clone());
     assert!(kept.add_signatures(10, &first.note, &cosignature).await.unwrap());
     let cosigned = kept.at(10).await.unwrap().unwrap();
@@ -206,7 +207,8 @@ async fn what_was_done_to_a_checkpoint_is_named() {
         place.by_root("SET session_replication_role = replica").await.unwrap();
         place.by_root(tamper).await.unwrap();
         let report = place.verify_with(&keys.settings()).await;
-        let failed: Vec<_> = report.checks.iter().filter(|c| !c.ok).map(|c| format!("{}: {}", c.check, c.detail)).collect();
+        let failed: Vec<_> =
+            report.checks.iter().filter(|c| !c.ok).map(|c| format!("{}: {}", c.check, c.detail)).collect();
         assert!(failed.iter().any(|f| f.starts_with("checkpoints") && f.contains(named)), "{tamper}: {failed:?}");
     }
 }
@@ -228,9 +230,9 @@ async fn keys_are_exchanged_without_a_gap_and_only_for_this_log() {
         assert!(Checkpoint::verify(&signed.note, ORIGIN, std::slice::from_ref(key)).is_ok(), "{key}");
     }
     let earlier = notary.verifiers()[0].to_string();
-    let rotated =
-        Settings { key_files: vec![file("next.key")], earlier_keys: vec![earlier], ..Settings::default() };
+    let rotated = Settings { key_files: vec![file("next.key")], earlier_keys: vec![earlier], ..Settings::default() };
     let notary = place.notary(&rotated);
+    assert_eq!(notary.known().map(|known| known.size), Some(5), "the last checkpoint stands beside the new key too");
     place.apply(&sequencer, &events(&place, 5, 6)).await.unwrap();
     let signed = notary.sign(6, place.clock.now()).await.unwrap();
     assert!(Checkpoint::verify(&signed.note, ORIGIN, &[next]).is_ok());
@@ -241,10 +243,7 @@ async fn keys_are_exchanged_without_a_gap_and_only_for_this_log() {
     let other = Settings { key_files: vec![file("other.key")], ..Settings::default() };
     let refused = Notary::new(&other, "test", place.context.db.clone(), place.context.metrics.clone()).err().unwrap();
     assert!(refused.to_string().contains("deltran/other/audit"), "{refused}");
-    assert!(matches!(
-        place.notary(&Settings::default()).sign(6, place.clock.now()).await,
-        Err(NotaryError::NoKey)
-    ));
+    assert!(matches!(place.notary(&Settings::default()).sign(6, place.clock.now()).await, Err(NotaryError::NoKey)));
 }
 
 #[tokio::test]
@@ -282,10 +281,11 @@ async fn a_day_that_is_over_is_published_once() {
                 .unwrap();
         let day = |name: &str, from, to| (name.to_owned(), from, to);
         assert_eq!(days, [day("2025-11-06", 0, 5), day("2025-11-07", 5, 7), day("2025-11-08", 7, 7)], "{round}");
-        let told: Vec<Vec<u8>> = sqlx::query_scalar("SELECT envelope FROM outbox WHERE subject = 'events.audit.checkpoint.signed'")
-            .fetch_all(place.context.db.pool())
-            .await
-            .unwrap();
+        let told: Vec<Vec<u8>> =
+            sqlx::query_scalar("SELECT envelope FROM outbox WHERE subject = 'events.audit.checkpoint.signed'")
+                .fetch_all(place.context.db.pool())
+                .await
+                .unwrap();
         assert_eq!(told.len(), 1, "one event, however often the day is looked at");
     }
     let note = std::fs::read_to_string(published.join("checkpoint")).unwrap();

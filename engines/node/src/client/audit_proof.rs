@@ -21,12 +21,14 @@ use crate::problem::Problem;
 
 /// What `checkpoint` takes.
 #[derive(Debug, Args)]
-#[command(after_help = "A signed note (C2SP tlog-checkpoint): keep it, and nobody can rebuild the ledger below it unseen. It is kept
+#[command(
+    after_help = "A signed note (C2SP tlog-checkpoint): keep it, and nobody can rebuild the ledger below it unseen. It is kept
 by the platform for ever from then on.
 
 Examples:
   deltran audit checkpoint
-  deltran audit checkpoint --size 113352 --out checkpoint")]
+  deltran audit checkpoint --size 113352 --out checkpoint"
+)]
 pub struct CheckpointArgs {
     /// Of exactly so many leaves instead of the latest
     #[arg(long, value_name = "LEAVES", value_parser = clap::value_parser!(u64).range(1..))]
@@ -53,14 +55,16 @@ pub struct CheckpointsArgs {
 
 /// What `prove` takes.
 #[derive(Debug, Args)]
-#[command(after_help = "With an event: that it stands in the ledger, as a C2SP tlog-proof, which carries its checkpoint.
+#[command(
+    after_help = "With an event: that it stands in the ledger, as a C2SP tlog-proof, which carries its checkpoint.
 With --since: that the ledger begins with an earlier one, given as a file with its checkpoint or as its size; in the form
 that witnesses take (C2SP tlog-witness, add-checkpoint).
 
 Examples:
   deltran audit prove 17
   deltran audit prove 0190c3d5-0000-7000-8000-000000000001 --out event.tlog-proof
-  deltran audit prove --since checkpoint")]
+  deltran audit prove --since checkpoint"
+)]
 pub struct ProveArgs {
     /// Leaf index or event id
     #[arg(required_unless_present = "since", conflicts_with = "since")]
@@ -78,13 +82,15 @@ pub struct ProveArgs {
 
 /// What `tiles` takes.
 #[derive(Debug, Args)]
-#[command(after_help = "Writes the log as static files (C2SP tlog-tiles), which transparency-log clients, monitors and witnesses
+#[command(
+    after_help = "Writes the log as static files (C2SP tlog-tiles), which transparency-log clients, monitors and witnesses
 read: `tile/…` with the hashes, `tile/entries/…` with the events, and `checkpoint` last. Full tiles that are there already are
 left alone, so that the same command brings a copy up to date.
 
 Examples:
   deltran audit tiles --out log
-  deltran audit tiles --out log --hashes-only")]
+  deltran audit tiles --out log --hashes-only"
+)]
 pub struct TilesArgs {
     /// The folder
     #[arg(long, value_name = "DIR")]
@@ -107,12 +113,14 @@ pub struct KeyArgs {
 #[derive(Debug, Subcommand)]
 enum KeyCommand {
     /// Makes a key that signs checkpoints, and shows its verifier key
-    #[command(after_help = "The file is for audit.key_files and stays with the operator; the verifier key is for everybody who checks.
+    #[command(
+        after_help = "The file is for audit.key_files and stays with the operator; the verifier key is for everybody who checks.
 A file that exists is never written over.
 
 Examples:
   deltran audit key new --out audit.key
-  deltran audit key new --out audit-2027.key --deployment frankfurt-1")]
+  deltran audit key new --out audit-2027.key --deployment frankfurt-1"
+    )]
     New {
         /// The file
         #[arg(long, value_name = "FILE")]
@@ -276,7 +284,8 @@ pub async fn tiles(session: &Session, caller: Caller, args: TilesArgs) -> Result
     let from_leaf = there.and_then(|note| Checkpoint::unchecked(&note).ok()).map_or(0, |there| there.size);
     let size = args.size.unwrap_or(0);
     if size != 0 && from_leaf > size {
-        let message = format!("{} is a copy of {from_leaf} leaves: leave --size out, or give another folder", args.out.display());
+        let message =
+            format!("{} is a copy of {from_leaf} leaves: leave --size out, or give another folder", args.out.display());
         return Err(Problem::refused(message));
     }
     let request = GetTilesRequest { size, from_leaf, hashes_only: args.hashes_only };
@@ -305,13 +314,17 @@ pub async fn tiles(session: &Session, caller: Caller, args: TilesArgs) -> Result
         return Err(Problem::unavailable("the platform stopped in between: the same command goes on"));
     }
     let value = json!({ "directory": args.out.display().to_string(), "files": written, "leaves": leaves });
-    session.out.value_or(&value, || format!("{} files of a log of {} leaves in {}", count(written), count(leaves), args.out.display()));
+    session.out.value_or(&value, || {
+        format!("{} files of a log of {} leaves in {}", count(written), count(leaves), args.out.display())
+    });
     Ok(())
 }
 
 /// Whether a path is one of the files of a log: nothing that the platform answers may lead out of the folder.
 fn is_log_path(path: &str) -> bool {
-    let part = |part: &str| !part.is_empty() && !part.starts_with('.') && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.');
+    let part = |part: &str| {
+        !part.is_empty() && !part.starts_with('.') && part.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'.')
+    };
     path == "checkpoint" || path.strip_prefix("tile/").is_some_and(|rest| rest.split('/').all(part))
 }
 
