@@ -125,7 +125,8 @@ impl TransactionId {
 }
 
 /// A participant, by its business identifier code (ISO 9362: four characters, two letters of the
-/// country, two characters, and optionally three of the branch), in capitals.
+/// country, two characters, and optionally three of the branch), in capitals. The branch `XXX` is the head office: such a
+/// code is read as the one without it, so that a participant has one id.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ParticipantId {
     text: [u8; 11],
@@ -159,6 +160,7 @@ impl FromStr for ParticipantId {
                 expected: "a BIC of 8 or 11 capitals and digits, such as ALFAAEXX",
             });
         }
+        let bytes = bytes.strip_suffix(b"XXX").filter(|office| office.len() == 8).unwrap_or(bytes);
         let mut text = [0; 11];
         text[..bytes.len()].copy_from_slice(bytes);
         Ok(Self { text, len: bytes.len() as u8 })
@@ -214,6 +216,9 @@ mod tests {
     fn participants_are_bics() {
         for good in ["ALFAAEXX", "DEUTDEFF500", "A1B2US33"] {
             assert_eq!(good.parse::<ParticipantId>().unwrap().as_str(), good);
+        }
+        for (code, id) in [("ALFAAEXXXXX", "ALFAAEXX"), ("DEUTDEXX", "DEUTDEXX"), ("DEUTDXXX", "DEUTDXXX")] {
+            assert_eq!(code.parse::<ParticipantId>().unwrap().as_str(), id, "the head office has one id");
         }
         for bad in ["", "alfaaexx", "ALFAAEX", "ALFAAEXXX", "ALFA1EXX", "ALFAAEXX5000", "ÄLFAAEX"] {
             assert!(bad.parse::<ParticipantId>().is_err(), "{bad:?}");
