@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use deltran_events::data::clearing::WindowState;
 use deltran_events::{Domain, Event};
-use deltran_kernel::{Currency, Minor, ReportId, Timestamp};
+use deltran_kernel::{Clock, Currency, Minor, ReportId, Timestamp};
 use deltran_messaging::{ApplyError, Delivery, Handler, Outgoing};
 use jiff::tz::TimeZone;
 use sqlx::PgConnection;
@@ -147,6 +147,8 @@ fn clearing_fact(facts: &mut ClearingFacts, event: Event, at: Timestamp) -> Resu
 pub struct Settlement {
     /// Whether every settlement is followed by its report.
     pub reports: bool,
+    /// When reports are asked for: an event may be old when it arrives, and its report waits from then on.
+    pub clock: Arc<dyn Clock>,
 }
 
 #[async_trait]
@@ -179,7 +181,7 @@ impl Handler for Settlement {
                 (settlement_report(batch.id), Subject { about, formats: formats_of(about.kind()).to_vec() })
             })
             .collect();
-        let new = store::insert_many(tx, &asked, USER, None, at).await?;
+        let new = store::insert_many(tx, &asked, USER, None, self.clock.now()).await?;
         let new = asked.iter().filter(|(id, _)| new.contains(id));
         Ok(new.map(|(id, subject)| requested(*id, subject, None, USER)).collect())
     }

@@ -62,7 +62,7 @@ pub fn engine(context: EngineContext, broker: Broker, outbox: Outbox) -> Result<
     let transactions = consume::Transactions::new(&checked, applied.clone());
     let transactions = consumer(Domain::Transactions, "events_transactions_reporting", Arc::new(transactions))?;
     let clearing = consumer(Domain::Clearing, "events_clearing_reporting", Arc::new(consume::Clearing))?;
-    let settlement = consume::Settlement { reports: checked.settings.settlement_reports };
+    let settlement = consume::Settlement { reports: checked.settings.settlement_reports, clock: context.clock.clone() };
     let settlement = consumer(Domain::Settlement, "events_settlement_reporting", Arc::new(settlement))?;
     let requests = consume::Requests { wake: wake.clone() };
     let requests = consumer(Domain::Reporting, "reporting-engine-consumer", Arc::new(requests))?;

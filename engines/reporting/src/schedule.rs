@@ -140,7 +140,8 @@ impl Timer {
     /// Asks for the reports of one time of a schedule. Ids follow from what is asked for: breaking off in between and
     /// beginning again asks for nothing twice.
     async fn ask(&self, schedule: &Schedule, at: Timestamp, epoch: &Epoch) -> Result<(), DbError> {
-        let members = store::members(self.door.db().pool()).await?;
+        let day = timetable::day_before(at, &self.checked.zone);
+        let members = store::members(self.door.db().pool(), day).await?;
         let reports = timetable::reports(schedule, at, &self.checked.zone, &members);
         let now = self.context.clock.now();
         for chunk in reports.chunks(CHUNK) {

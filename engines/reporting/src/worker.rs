@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::USER;
-use crate::domain::job::{Report, State, Subject};
+use crate::domain::job::{Report, State, Subject, gives_up};
 use crate::produce::{Halt, Producer, Proofs};
 use crate::store::{self, Outcome};
 
@@ -128,15 +128,20 @@ impl Worker {
             after = last.number;
             seen.extend(reports.iter().map(|report| report.id));
             let now = Instant::now();
-            let due: Vec<Report> =
-                reports.into_iter().filter(|report| turns.get(&report.id).is_none_or(|next| next.due <= now)).collect();
+            let due: Vec<(Report, u32)> = reports
+                .into_iter()
+                .filter_map(|report| match turns.get(&report.id) {
+                    None => Some((report, 0)),
+                    Some(next) => (next.due <= now).then_some((report, next.tries)),
+                })
+                .collect();
             let outcomes: Vec<(ReportId, Result<Turn, DbError>)> = futures::stream::iter(due)
-                .map(|report| {
+                .map(|(report, tries)| {
                     let worker = self.clone();
                     let (epoch, term) = (epoch.clone(), term.clone());
                     async move {
                         let turn = tokio::select! {
-                            turn = worker.turn(&report, &epoch, proofs) => turn,
+                            turn = worker.turn(&report, tries, &epoch, proofs) => turn,
                             () = term.cancelled() => Ok(Turn::Again),
                         };
                         (report.id, turn)
@@ -162,8 +167,8 @@ impl Worker {
         Ok(true)
     }
 
-    /// Takes one report as far as it goes at present.
-    async fn turn(&self, report: &Report, epoch: &Epoch, proofs: &Proofs) -> Result<Turn, DbError> {
+    /// Takes one report as far as it goes at present, after so many turns before.
+    async fn turn(&self, report: &Report, tries: u32, epoch: &Epoch, proofs: &Proofs) -> Result<Turn, DbError> {
         // Nobody else works on it: one that is being written was left by a process that is gone.
         if report.state == State::Writing
             && !self.step(report.id, epoch, State::Writing, State::Waiting, &report.note).await?
@@ -180,7 +185,7 @@ impl Worker {
         .await;
         match written {
             Ok(outcome) => self.completed(report, outcome, epoch).await,
-            Err(halt) => self.halted(report, halt, epoch).await,
+            Err(halt) => self.halted(report, halt, tries, epoch).await,
         }
     }
 
@@ -215,9 +220,9 @@ impl Worker {
         Ok(Turn::Ended)
     }
 
-    async fn halted(&self, report: &Report, halt: Halt, epoch: &Epoch) -> Result<Turn, DbError> {
+    async fn halted(&self, report: &Report, halt: Halt, tries: u32, epoch: &Epoch) -> Result<Turn, DbError> {
         let waited = self.producer.context.clock.now().micros() - report.requested_at.micros();
-        let patience = i64::from(self.producer.checked.settings.give_up_hours) * 3_600_000_000;
+        let hours = self.producer.checked.settings.give_up_hours;
         let why = match halt {
             Halt::NotLeader => return Ok(Turn::NotLeader),
             Halt::Breach(invariant, what) => {
@@ -226,8 +231,8 @@ impl Worker {
                 format!("{invariant}: {what}")
             }
             Halt::Never(what) => what,
-            Halt::Waits(what) | Halt::Later(what) if waited > patience => {
-                format!("given up after {} h: {what}", self.producer.checked.settings.give_up_hours)
+            Halt::Waits(what) | Halt::Later(what) if gives_up(waited, hours, tries) => {
+                format!("given up after {hours} h: {what}")
             }
             Halt::Waits(what) | Halt::Later(what) => {
                 self.wait(report, &what, epoch).await?;

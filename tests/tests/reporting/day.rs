@@ -5,7 +5,9 @@ use deltran_api::reporting::v1::{
     ListReportsRequest, ListSchedulesRequest, ReportFormat, ReportKind, ReportState, ReportSubject, Schedule,
     SetScheduleRequest,
 };
-use deltran_api::token::v1::{CancelTransactionRequest, CommitTransactionRequest, SettlementModel, TransactionState};
+use deltran_api::token::v1::{
+    CancelTransactionRequest, CommitTransactionRequest, ParticipantState, SettlementModel, TransactionState,
+};
 use deltran_kernel::{Clock, Timestamp};
 use deltran_reporting::domain::day::Day;
 use deltran_tests::eventually;
@@ -114,7 +116,9 @@ async fn a_small_day_ties_out_and_the_night_writes_its_statements() {
     let deposits = rows(&files["statement.csv"]);
     assert!(deposits.iter().any(|r| r["kind"] == "DEPOSIT" && r["reference"] == "'=1+1"), "{deposits:?}");
 
-    // The night: the day is over, its statements are asked for by the schedule, and say so.
+    // The night: the day is over, its statements are asked for by the schedule, and say so. A bank that is suspended
+    // has tokens, and so its statement.
+    set_state(&stack, BRAV, ParticipantState::Suspended).await;
     let end = day.ends(&jiff::tz::TimeZone::UTC);
     clock.by_seconds(seconds(end) - seconds(clock.now()) + 1_000);
     let request = ListReportsRequest { schedule: "daily-statements".into(), ..ListReportsRequest::default() };
@@ -132,6 +136,7 @@ async fn a_small_day_ties_out_and_the_night_writes_its_statements() {
         assert_eq!(opening + sum, closing);
         assert!(String::from_utf8_lossy(&files["statement.camt.053.xml"]).contains("<Cd>CLBD</Cd>"));
     }
+    set_state(&stack, BRAV, ParticipantState::Active).await;
     deposit(&stack, CHAR, "7.00").await;
     let tied = tie_out(&stack.channel(), clock.now()).await;
     assert_eq!(tied.statements, 6, "two days");
@@ -169,6 +174,33 @@ async fn schedules_are_set_and_run(stack: &deltran_tests::Stack, clock: &Moved) 
     })
     .await;
     assert!(reports.iter().all(|r| r.note.contains("USD ties to the ledger")), "{reports:?}");
+}
+
+/// The ledger's clock is past midnight where the reports' is not yet: a day so far has no entries of the next one, and
+/// nothing is found to contradict itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_day_that_ends_while_it_is_told_is_told_when_it_is_over() {
+    let (stack, clock) = platform("").await;
+    join(&stack, ALFA, "10.00", "0.00").await;
+    let day = today(clock.now());
+    let tomorrow = (day.ends(&jiff::tz::TimeZone::UTC).micros() - clock.now().micros()) / 1_000_000 + 1_000;
+    clock.by_seconds(tomorrow);
+    deposit(&stack, ALFA, "7.00").await;
+    clock.by_seconds(-tomorrow);
+    let asked = tie_out::request(&stack.channel(), statement(ALFA, &day.to_string())).await;
+    eventually("the statement to say what it waits for", async || {
+        let request = deltran_api::reporting::v1::GetReportRequest { report_id: asked.report_id.clone() };
+        let found = reporting(&stack.channel()).get_report(request).await.ok()?.into_inner().report?;
+        assert_ne!(found.state(), ReportState::Failed, "{found:?}");
+        (found.state() == ReportState::Waiting && found.note.contains("is ending")).then_some(())
+    })
+    .await;
+    clock.by_seconds(tomorrow);
+    let done = ended(&stack.channel(), &asked.report_id).await;
+    assert_eq!(done.state(), ReportState::Completed, "{done:?}");
+    let (_, manifest) = tie_out::files(&stack.channel(), &done).await;
+    assert_eq!((manifest.interim, total(&manifest, "closing_minor")), (false, 1_000));
+    stack.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

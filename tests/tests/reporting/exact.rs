@@ -193,6 +193,18 @@ async fn a_difference_is_told_and_what_does_not_add_up_is_not_written() {
         assert!(failed.state() == ReportState::Failed, "{failed:?}");
         assert!(failed.note.starts_with("P2") || failed.note.starts_with("P4"), "{failed:?}");
     }
+    // Days are not cut in another zone than the one in which entries were counted.
+    change("UPDATE reporting.business_zone SET time_zone = 'Asia/Dubai'").await.unwrap();
+    let day = Day::of(clock.now(), &jiff::tz::TimeZone::UTC).to_string();
+    let asked = tie_out::request(&stack.channel(), statement(ALFA, &day)).await;
+    eventually("the statement to say what it waits for", async || {
+        let request = deltran_api::reporting::v1::GetReportRequest { report_id: asked.report_id.clone() };
+        let found = tie_out::reporting(&stack.channel()).get_report(request).await.ok()?.into_inner().report?;
+        let told = "business days were counted in Asia/Dubai: set reporting.time_zone to that, not to UTC";
+        assert_ne!(found.state(), ReportState::Completed, "{found:?}");
+        (found.note == told).then_some(())
+    })
+    .await;
     let refused = change("DELETE FROM reporting.entry").await.unwrap_err();
     assert!(refused.to_string().contains("append-only"), "{refused}");
     let mut left = Vec::new();

@@ -67,9 +67,7 @@ pub async fn join(stack: &Stack, who: &str, deposit: &str, cap: &str) {
     let name = format!("Bank {who}");
     let request = RegisterParticipantRequest { command_id: command(), participant: participant.clone(), name };
     operator.register_participant(request).await.unwrap();
-    let (state, reason) = (ParticipantState::Active.into(), "test".to_owned());
-    let request = SetParticipantStateRequest { command_id: command(), participant: participant.clone(), state, reason };
-    operator.set_participant_state(request).await.unwrap();
+    set_state(stack, who, ParticipantState::Active).await;
     let request =
         EnableCurrencyRequest { command_id: command(), participant: participant.clone(), currency: "USD".into() };
     operator.enable_currency(request).await.unwrap();
@@ -77,6 +75,16 @@ pub async fn join(stack: &Stack, who: &str, deposit: &str, cap: &str) {
     let request = SetLimitRequest { command_id: command(), participant, net_debit_cap: usd(cap) };
     engine.set_limit(request).await.unwrap();
     self::deposit(stack, who, deposit).await;
+}
+
+pub async fn set_state(stack: &Stack, who: &str, state: ParticipantState) {
+    let request = SetParticipantStateRequest {
+        command_id: command(),
+        participant: who.to_owned(),
+        state: state.into(),
+        reason: "test".to_owned(),
+    };
+    ledger(stack).set_participant_state(request).await.unwrap();
 }
 
 pub async fn deposit(stack: &Stack, who: &str, amount: &str) {

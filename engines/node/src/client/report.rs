@@ -9,6 +9,7 @@ use deltran_api::reporting::v1::{
     ListSchedulesRequest, ListSchedulesResponse, Report, ReportFormat, ReportKind, ReportState, ReportSubject,
     Schedule, SetScheduleRequest,
 };
+use deltran_reporting::domain::trial::tells_of_trouble;
 use indicatif::ProgressBar;
 use tokio::time::Instant;
 
@@ -117,11 +118,13 @@ Examples:
         how: How,
     },
     /// Every account, debits and credits, compared with the ledger
-    #[command(after_help = "Exit code 1 with --wait where it does not tie to the ledger.
+    #[command(
+        after_help = "Exit code 1 with --wait where it does not tie to the ledger, or an invariant does not hold.
 
 Examples:
   deltran report create trial-balance --wait
-  deltran report create trial-balance --currency USD --verify-ledger --wait --out .")]
+  deltran report create trial-balance --currency USD --verify-ledger --wait --out ."
+    )]
     TrialBalance {
         /// Of this currency only
         #[arg(long)]
@@ -193,7 +196,7 @@ Examples:
     Set {
         /// Its name: 1 to 32 letters, digits, - and _
         name: String,
-        /// statement: one for every active participant and currency, of the day before; or trial-balance
+        /// statement: one for every participant and currency, of the day before; or trial-balance
         #[arg(long, value_parser = kind)]
         kind: ReportKind,
         /// Five fields, or six with seconds first
@@ -316,9 +319,10 @@ async fn create(session: &Session, what: Create) -> Result<(), Problem> {
     if let Some(folder) = &how.out {
         report_files::fetch(session, &report, participant.as_deref(), folder, None).await?;
     }
-    let differs = report.note.contains("differs from the ledger").then(|| report.note.clone());
+    let is_trial = report.subject.as_ref().is_some_and(|subject| subject.kind() == ReportKind::TrialBalance);
+    let trouble = (is_trial && tells_of_trouble(&report.note)).then(|| report.note.clone());
     show(session, report);
-    differs.map_or(Ok(()), |note| Err(Problem::refused(note)))
+    trouble.map_or(Ok(()), |note| Err(Problem::refused(note)))
 }
 
 /// Waits until a report is written or has failed.

@@ -63,6 +63,15 @@ impl State {
     }
 }
 
+/// Turns that a process takes at a report before it gives it up, a few seconds: after a long stop the events that the
+/// report waits for may be on their way.
+const LEAST_TRIES: u32 = 6;
+
+/// Whether a report that has waited so long, and had so many turns in this process, is given up.
+pub fn gives_up(waited_micros: i64, give_up_hours: u32, tries: u32) -> bool {
+    waited_micros > i64::from(give_up_hours) * 3_600_000_000 && tries >= LEAST_TRIES
+}
+
 /// What a report is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum About {
@@ -351,6 +360,14 @@ mod tests {
             let again = Subject::new(Fields { formats: subject.formats.clone(), ..subject.about.fields() }, today());
             assert_eq!(again.as_ref(), Ok(&subject), "{fields:?}");
         }
+    }
+
+    #[test]
+    fn a_report_is_given_up_after_its_time_and_not_at_the_first_turn_after_a_long_stop() {
+        let hour = 3_600_000_000;
+        assert!(!gives_up(hour, 1, 99));
+        assert!(!gives_up(hour * 100, 1, 0) && !gives_up(hour * 100, 1, LEAST_TRIES - 1));
+        assert!(gives_up(hour + 1, 1, LEAST_TRIES));
     }
 
     #[test]

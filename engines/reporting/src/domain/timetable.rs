@@ -85,8 +85,13 @@ impl Timetable {
     }
 }
 
-/// The reports that a schedule asks for at one of its times. `members` are the active participants with their
-/// currencies, `zone` is that of business days. Ids follow from what is asked for, so that a time that is worked on
+/// The business day of which statements are asked for at a time: the one before.
+pub fn day_before(at: Timestamp, zone: &TimeZone) -> Day {
+    Day::of(at, zone).before()
+}
+
+/// The reports that a schedule asks for at one of its times. `members` are the participants that have a statement, with
+/// their currencies, `zone` is that of business days. Ids follow from what is asked for, so that a time that is worked on
 /// again asks for nothing twice.
 pub fn reports(
     schedule: &Schedule,
@@ -101,7 +106,7 @@ pub fn reports(
     let subject = |about| Subject { about, formats: schedule.formats.clone() };
     match schedule.kind {
         ReportKind::Statement => {
-            let day = Day::of(at, zone).before();
+            let day = day_before(at, zone);
             let statement = |(who, currency): &(ParticipantId, Currency)| {
                 (id(&format!("{day}/{who}/{currency}")), subject(About::Day(*who, *currency, day)))
             };
@@ -164,6 +169,14 @@ mod tests {
             // On the 29th 02:30 does not exist: it comes right after.
             ["2026-03-28T01:30:00.000000Z", "2026-03-29T01:00:00.000000Z", "2026-03-30T00:30:00.000000Z"]
         );
+        // On the 25th there are two of 02:30: it comes once.
+        assert_eq!(
+            due("30 2 * * *", "Europe/Zurich", "2026-10-24T12:00:00Z", "2026-10-26T12:00:00Z"),
+            ["2026-10-25T00:30:00.000000Z", "2026-10-26T01:30:00.000000Z"]
+        );
+        let quarters = due("*/15 * * * *", "Europe/Zurich", "2026-10-24T23:59:59Z", "2026-10-25T02:00:00Z");
+        assert!(quarters.is_sorted_by(|a, b| a < b), "{quarters:?}");
+        assert_eq!((quarters.len(), quarters.last().unwrap().as_str()), (9, "2026-10-25T02:00:00.000000Z"));
     }
 
     #[test]

@@ -68,6 +68,16 @@ impl fmt::Display for Ledger {
     }
 }
 
+/// How a verdict tells a difference.
+pub const DIFFERS: &str = "differs from the ledger";
+/// How a note tells an invariant of the ledger that is broken.
+pub const BROKEN: &str = "does not hold";
+
+/// Whether the note of a trial balance tells that something is wrong.
+pub fn tells_of_trouble(note: &str) -> bool {
+    note.contains(DIFFERS) || note.contains(BROKEN)
+}
+
 /// Balances of accounts, credits − debits. An account that is absent stands at zero.
 pub type Balances = BTreeMap<Ledger, Minor>;
 
@@ -147,7 +157,7 @@ impl Trial {
         match &self.difference {
             None => format!("{} ties to the ledger at event {at}", self.currency),
             Some(Difference { account, events, ledger }) => format!(
-                "{} differs from the ledger at event {at}: {account} is {} by the events and {} in the ledger",
+                "{} {DIFFERS} at event {at}: {account} is {} by the events and {} in the ledger",
                 self.currency,
                 self.text(*events),
                 self.text(*ledger)
@@ -209,6 +219,7 @@ mod tests {
         let more = [&rows()[..], &[(Ledger::Settlement(who("CHARGB2L")), 5)]].concat();
         let told = trial(&rows(), &more).unwrap().verdict();
         assert!(told.contains("SETTLEMENT of CHARGB2L is 0.00 by the events and 0.05 in the ledger"), "{told}");
+        assert!(tells_of_trouble(&told) && !tells_of_trouble(&trial(&rows(), &rows()).unwrap().verdict()));
     }
 
     #[test]

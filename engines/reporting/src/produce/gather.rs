@@ -50,6 +50,17 @@ impl Producer {
         Err(Halt::Never(format!("{participant} does not take part in {currency}")))
     }
 
+    /// Days are those in which entries were counted, whatever the configuration says now.
+    async fn zone_fits(&self) -> Result<(), Halt> {
+        let own = &self.checked.settings.time_zone;
+        match store::zone(self.context.db.pool()).await? {
+            Some(fixed) if fixed != *own => Err(Halt::Waits(format!(
+                "business days were counted in {fixed}: set reporting.time_zone to that, not to {own}"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     fn head(&self, report: &Report, participant: ParticipantId, currency: Currency, scope: Scope, day: Day) -> Head {
         let now = self.context.clock.now();
         Head {
@@ -76,13 +87,22 @@ impl Producer {
         day: Day,
         proofs: &Proofs,
     ) -> Result<Plan, Halt> {
+        self.zone_fits().await?;
         let zone = &self.checked.zone;
         let end = day.ends(zone);
-        let until = if self.context.clock.now() >= end {
+        let asked_at = self.context.clock.now();
+        let until = if asked_at >= end {
             self.day_over(end, currency, participant, proofs).await?;
             None
         } else {
-            Some(self.so_far(currency, participant).await?)
+            let position = self.so_far(currency, participant).await?;
+            // Between the two looks at the clock the day may have ended, here or by the ledger's clock.
+            if self.context.clock.now() >= end
+                || store::moved_after(self.context.db.pool(), participant, currency, day).await?
+            {
+                return Err(Halt::Waits(format!("{day} is ending: it is not of the day so far that can be told")));
+            }
+            Some(position)
         };
         self.takes_part(participant, currency).await?;
         let mut db = self.context.db.pool().acquire().await?;
@@ -107,7 +127,8 @@ impl Producer {
             Some(position) => store::tokens_at(&mut db, participant, currency, position).await?,
         };
         let head = self.head(report, participant, currency, Scope::Day { day, until }, day);
-        let to = if until.is_some() { head.made_at } else { end };
+        // What was committed before the ledger was asked is all there; what is committed since then may not be.
+        let to = if until.is_some() { asked_at } else { end };
         let head = Head { from: day.begins(zone), to, opening, closing, flow, ..head };
         Ok(Plan::Statement(Box::new(head), segments))
     }
@@ -120,6 +141,7 @@ impl Producer {
         window: WindowId,
         proofs: &Proofs,
     ) -> Result<Plan, Halt> {
+        self.zone_fits().await?;
         let mut db = self.context.db.pool().acquire().await?;
         self.window_whole(&mut db, window, proofs).await?;
         let facts = store::window_facts(&mut db, window).await?;

@@ -12,7 +12,7 @@ use crate::domain::job::{File, Report};
 use crate::domain::manifest::{self, Manifest};
 use crate::domain::settled::Settled;
 use crate::domain::statement::{Head, Line, Sum};
-use crate::domain::trial::Trial;
+use crate::domain::trial::{BROKEN, Trial};
 use crate::files::Sink;
 use crate::store::{self, Outcome};
 use crate::write::{self, StatementWriter};
@@ -75,11 +75,8 @@ impl Producer {
                         files.push(self.one(report, "trial-balance.html", &mut text, rows).await?);
                     }
                 }
-                let (mut totals, verdict) = trial_totals(trials)?;
-                for check in checked {
-                    totals.insert(check.invariant.clone(), if check.holds { "holds" } else { "broken" }.to_owned());
-                }
-                (files, totals, verdict, false)
+                let (totals, note) = trial_totals(trials, checked)?;
+                (files, totals, note, false)
             }
         };
         self.finish(report, files, totals, note, interim).await
@@ -258,8 +255,15 @@ fn settlement_totals(settled: &Settled) -> Totals {
     totals
 }
 
-fn trial_totals(trials: &[Trial]) -> Result<(Totals, String), Halt> {
-    let (mut totals, mut verdicts) = (Totals::new(), Vec::new());
+/// The totals, and the note: invariants of the ledger that are broken, then the verdicts.
+fn trial_totals(trials: &[Trial], checked: &[write::Checked]) -> Result<(Totals, String), Halt> {
+    let (mut totals, mut said) = (Totals::new(), Vec::new());
+    for check in checked {
+        totals.insert(check.invariant.clone(), if check.holds { "holds" } else { "broken" }.to_owned());
+        if !check.holds {
+            said.push(format!("{} {BROKEN}: {}", check.invariant, check.detail));
+        }
+    }
     for trial in trials {
         let total = units(trial.total().map_err(|e| Halt::Breach("P5", e.0))?);
         let currency = trial.currency;
@@ -268,7 +272,34 @@ fn trial_totals(trials: &[Trial]) -> Result<(Totals, String), Halt> {
         totals.insert(format!("{currency}_ledger_event"), trial.position.to_string());
         let ties = if trial.difference.is_none() { "yes" } else { "no" };
         totals.insert(format!("{currency}_ties"), ties.to_owned());
-        verdicts.push(trial.verdict());
+        said.push(trial.verdict());
     }
-    Ok((totals, verdicts.join("; ")))
+    Ok((totals, said.join("; ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::domain::position::Position;
+    use crate::domain::trial::{Balances, tells_of_trouble};
+    use deltran_kernel::Currency;
+
+    #[test]
+    fn a_broken_invariant_of_the_ledger_stands_in_the_note() {
+        let position = Position { epoch: 1, seq: 42 };
+        let tie = Trial::new(Currency::new("USD").unwrap(), position, Balances::new(), &Balances::new()).unwrap();
+        let check = |holds| write::Checked {
+            invariant: "L3".into(),
+            statement: "s".into(),
+            holds,
+            detail: "ALFAAEXX is below".into(),
+        };
+        let (totals, note) = trial_totals(std::slice::from_ref(&tie), &[check(true)]).unwrap();
+        assert_eq!((totals["L3"].as_str(), note.as_str()), ("holds", "USD ties to the ledger at event 1/42"));
+        assert!(!tells_of_trouble(&note));
+        let (totals, note) = trial_totals(&[tie], &[check(false)]).unwrap();
+        assert_eq!(totals["L3"], "broken");
+        assert_eq!(note, "L3 does not hold: ALFAAEXX is below; USD ties to the ledger at event 1/42");
+        assert!(tells_of_trouble(&note));
+    }
 }

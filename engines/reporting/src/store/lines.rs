@@ -181,6 +181,19 @@ pub async fn window_flow(tx: &mut PgConnection, participant: ParticipantId, wind
     })
 }
 
+/// Whether a participant's tokens changed after a day.
+pub async fn moved_after(
+    db: impl PgExecutor<'_>,
+    participant: ParticipantId,
+    currency: Currency,
+    day: Day,
+) -> Result<bool, DbError> {
+    let moved = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM token_day WHERE participant = $1 AND currency = $2 AND day > $3)",
+    );
+    Ok(moved.bind(participant.as_str()).bind(currency.code()).bind(day.number()).fetch_one(db).await?)
+}
+
 /// How a participant's tokens changed before a day, and on it.
 pub async fn token_change(
     db: impl PgExecutor<'_>,

@@ -14,8 +14,10 @@ pub use facts::{ClearingFacts, Netted, SettledBatch, apply_clearing, apply_settl
 pub use jobs::{
     Filter, Outcome, accept, accept_late, expire, expired, finish, insert, insert_many, list, open, report, set_state,
 };
-pub use lines::{Direct, direct_totals, lines_of_day, lines_of_window, token_change, window_flow, windows_of_day};
-pub use positions::{Applied, applied, fix_zone, positions};
+pub use lines::{
+    Direct, direct_totals, lines_of_day, lines_of_window, moved_after, token_change, window_flow, windows_of_day,
+};
+pub use positions::{Applied, applied, fix_zone, positions, zone};
 pub use schedules::{members, plant, ran, save_schedule, schedule, schedules, takes_part};
 pub use settled::{batch_of, legs_of, netting_set, opened_at, set_of_window, window_facts, windows_of_group};
 pub use trial::{balances_at, currencies, tokens_at};

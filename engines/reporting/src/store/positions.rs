@@ -48,16 +48,17 @@ pub async fn positions(db: impl PgExecutor<'_>) -> Result<BTreeMap<String, u64>,
 
 /// How far the events of a source were applied. An epoch that is not whole hides the later ones.
 pub async fn applied(db: impl PgExecutor<'_> + Copy, consumer: &'static str, source: &str) -> Result<Applied, DbError> {
+    // Read before what was received, so that the event of that time is among those that are looked at for gaps.
+    let last_at: Option<i64> = sqlx::query_scalar("SELECT max(last_at) FROM applied WHERE producer LIKE $1")
+        .bind(format!("{source}/%"))
+        .fetch_one(db)
+        .await?;
     let mut epochs: BTreeMap<Position, Ranges> = BTreeMap::new();
     for (producer, ranges) in received(db, &[consumer]).await? {
         if let Some(epoch) = Position::of(source, &producer, 0) {
             epochs.insert(epoch, ranges);
         }
     }
-    let last_at: Option<i64> = sqlx::query_scalar("SELECT max(last_at) FROM applied WHERE producer LIKE $1")
-        .bind(format!("{source}/%"))
-        .fetch_one(db)
-        .await?;
     let mut applied = Applied { position: Position::default(), last_at: last_at.map(at), gap: false };
     for (epoch, ranges) in epochs {
         applied.position = Position { seq: ranges.contiguous(), ..epoch };
@@ -69,11 +70,14 @@ pub async fn applied(db: impl PgExecutor<'_> + Copy, consumer: &'static str, sou
     Ok(applied)
 }
 
+/// The time zone in which business days are counted, once something was.
+pub async fn zone(db: impl PgExecutor<'_>) -> Result<Option<String>, DbError> {
+    Ok(sqlx::query_scalar("SELECT time_zone FROM business_zone").fetch_optional(db).await?)
+}
+
 /// Fixes the time zone of business days with the first event that is counted; answers what it is.
 pub async fn fix_zone(tx: &mut PgConnection, zone: &str) -> Result<String, DbError> {
-    let fixed: Option<String> =
-        sqlx::query_scalar("SELECT time_zone FROM business_zone").fetch_optional(&mut *tx).await?;
-    match fixed {
+    match self::zone(&mut *tx).await? {
         Some(fixed) if fixed == zone => Ok(fixed),
         _ => Ok(sqlx::query_scalar(
             "INSERT INTO business_zone (time_zone) VALUES ($1)

@@ -6,6 +6,7 @@ use deltran_runtime::DbError;
 use sqlx::{PgConnection, PgExecutor};
 
 use super::{at, currency, read};
+use crate::domain::day::Day;
 use crate::domain::timetable::Schedule;
 
 #[derive(sqlx::FromRow)]
@@ -111,12 +112,18 @@ pub async fn ran(tx: &mut PgConnection, name: &str, last_at: Timestamp) -> Resul
     Ok(())
 }
 
-/// Active participants with their currencies.
-pub async fn members(db: impl PgExecutor<'_>) -> Result<Vec<(ParticipantId, Currency)>, DbError> {
+/// Participants with their currencies that have a statement of a day: those that may have tokens, and those that left
+/// where tokens moved on it.
+pub async fn members(db: impl PgExecutor<'_>, day: Day) -> Result<Vec<(ParticipantId, Currency)>, DbError> {
     let rows: Vec<(String, String)> = sqlx::query_as(
         "SELECT m.participant, m.currency FROM membership m JOIN participant p ON p.id = m.participant
-         WHERE p.state = 'ACTIVE' ORDER BY m.participant, m.currency",
+         WHERE p.state IN ('ACTIVE', 'SUSPENDED', 'DEFAULTED')
+            OR (p.state = 'EXITED' AND EXISTS (
+                SELECT 1 FROM token_day t
+                WHERE t.participant = m.participant AND t.currency = m.currency AND t.day = $1))
+         ORDER BY m.participant, m.currency",
     )
+    .bind(day.number())
     .fetch_all(db)
     .await?;
     rows.into_iter().map(|(who, code)| Ok((read(&who)?, currency(&code)?))).collect()

@@ -20,7 +20,8 @@ pub async fn currencies(db: impl PgExecutor<'_>) -> Result<Vec<Currency>, DbErro
     codes.iter().map(|code| currency(code)).collect()
 }
 
-/// Every account of a currency at an event, in a transaction that sees one moment.
+/// Every account of a currency at an event. Each statement takes what it reads back to that event by itself, so that
+/// what is applied in between makes no difference.
 pub async fn balances_at(tx: &mut PgConnection, of: Currency, position: Position) -> Result<Balances, DbError> {
     let (epoch, seq) = (position.epoch, bigint(position.seq)?);
     let mut balances = Balances::new();

@@ -6,7 +6,7 @@
 use std::fmt::Write;
 
 use deltran_kernel::{Minor, Timestamp};
-use uuid::Uuid;
+use uuid::{Uuid, Variant};
 
 use super::StatementWriter;
 use super::html::escape;
@@ -80,7 +80,8 @@ fn code(out: &mut String, line: &Line) {
 
 /// `UUIDv4Identifier`; the platform takes other UUIDs as well, which the message cannot carry there.
 fn is_uuid_v4(text: &str) -> bool {
-    Uuid::try_parse(text).is_ok_and(|id| id.get_version_num() == 4 && id.to_string() == text)
+    Uuid::try_parse(text)
+        .is_ok_and(|id| id.get_version_num() == 4 && id.get_variant() == Variant::RFC4122 && id.to_string() == text)
 }
 
 fn references(out: &mut String, line: &Line) {

@@ -144,22 +144,45 @@ fn leaf(parent: &str, element: &Element) {
     let digits = text.bytes().filter(u8::is_ascii_digit).count();
     let date_time = || text.parse::<Timestamp>().is_ok();
     let fits = match (parent, name) {
-        (_, "Amt" | "Sum") => text.parse::<f64>().is_ok_and(|v| v >= 0.0) && digits <= 18,
+        (_, "Amt" | "Sum") => is_decimal(text, if element.currency.is_some() { 5 } else { 17 }),
         (_, "CdtDbtInd") => ["CRDT", "DBIT"].contains(&text),
         (_, "CreDtTm" | "FrDtTm" | "ToDtTm" | "DtTm" | "AccptncDtTm") => date_time(),
         (_, "Dt") => text.len() == 10 && text.parse::<crate::domain::day::Day>().is_ok(),
-        (_, "UETR") => is_uuid_v4(text),
+        (_, "UETR") => is_uetr(text),
         (_, "NbOfNtries") => digits == length && (1..=15).contains(&length),
-        (_, "Ccy") => length == 3,
+        (_, "Ccy") => length == 3 && text.bytes().all(|b| b.is_ascii_uppercase()),
         (_, "Cd") if parent != "Prtry" => (1..=4).contains(&length),
         (_, "SubFmlyCd") => (1..=4).contains(&length),
-        (_, "BICFI" | "AnyBIC") => text.parse::<deltran_kernel::ParticipantId>().is_ok(),
+        (_, "BICFI" | "AnyBIC") => is_bic(text),
         ("Othr", "Id") => (1..=34).contains(&length),
         (_, "Ustrd" | "Nm") => (1..=140).contains(&length),
         (_, "AddtlStmtInf") => (1..=500).contains(&length),
         _ => (1..=35).contains(&length),
     };
     assert!(fits, "{parent}/{name}: {text:?}");
+}
+
+/// Not below zero, at most 18 digits in all and so many after the point.
+fn is_decimal(text: &str, most: usize) -> bool {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());
+    digits(whole) && digits(fraction) && fraction.len() <= most && whole.len() + fraction.len() <= 18
+}
+
+/// `[a-f0-9]{8}-[a-f0-9]{4}-4[a-f0-9]{3}-[89ab][a-f0-9]{3}-[a-f0-9]{12}`
+fn is_uetr(text: &str) -> bool {
+    let fits = |(pattern, c): (char, char)| match pattern {
+        'x' => matches!(c, '0'..='9' | 'a'..='f'),
+        'v' => matches!(c, '8' | '9' | 'a' | 'b'),
+        fixed => fixed == c,
+    };
+    text.len() == 36 && "xxxxxxxx-xxxx-4xxx-vxxx-xxxxxxxxxxxx".chars().zip(text.chars()).all(fits)
+}
+
+/// `[A-Z0-9]{4}[A-Z]{2}[A-Z0-9]{2}([A-Z0-9]{3})?`
+fn is_bic(text: &str) -> bool {
+    let fits = |(place, b): (usize, u8)| b.is_ascii_uppercase() || (b.is_ascii_digit() && !matches!(place, 4 | 5));
+    matches!(text.len(), 8 | 11) && text.bytes().enumerate().all(fits)
 }
 
 fn check(parent: &str, element: &Element) {
@@ -264,6 +287,51 @@ fn texts_come_back_as_they_were() {
     let end_to_end = |n: usize| entries[n].text("NtryDtls/TxDtls/Refs/EndToEndId");
     assert_eq!(end_to_end(2), Some("<b>&\"'</b>"));
     assert_eq!(entries[5].text("NtryDtls/TxDtls/RmtInf/Ustrd"), Some("Zürich ⇒ 送金"));
+}
+
+#[test]
+fn a_uetr_that_the_schema_does_not_take_is_left_out() {
+    for (uetr, carried) in [
+        ("97ed4827-7b6f-4491-a06f-b548d5a7512d", true),
+        ("97ed4827-7b6f-4491-e06f-b548d5a7512d", false),
+        ("97ed4827-7b6f-7491-a06f-b548d5a7512d", false),
+        ("97ED4827-7B6F-4491-A06F-B548D5A7512D", false),
+        ("97ed48277b6f4491a06fb548d5a7512d", false),
+        ("x", false),
+    ] {
+        let line = Line { uetr: Some(uetr.into()), ..lines()[1].clone() };
+        let lines = [line];
+        let document = parse(&write(&mut Camt053, &head_of(&lines, 0), &lines));
+        check("", &document);
+        let found = document.text("BkToCstmrStmt/Stmt/Ntry/NtryDtls/TxDtls/Refs/UETR");
+        assert_eq!(found, Some(uetr).filter(|_| carried), "{uetr}");
+    }
+}
+
+/// `Char` of XML 1.0: a text that a bank chose may not make its counterparty's statement unreadable.
+#[test]
+fn every_character_is_one_that_xml_allows() {
+    let text = "a\u{0}\u{1b}\u{7f}\u{85}\u{fffe}\u{ffff}\u{10ffff}b";
+    let line = Line { end_to_end_id: text.into(), reference: text.into(), ..lines()[1].clone() };
+    let lines = [line];
+    let xml = write(&mut Camt053, &head_of(&lines, 0), &lines);
+    check("", &parse(&xml));
+    let allowed =
+        |c: char| matches!(c, '\t' | '\n' | '\r' | '\u{20}'..='\u{d7ff}' | '\u{e000}'..='\u{fffd}' | '\u{10000}'..);
+    assert!(xml.chars().all(allowed), "{xml:?}");
+}
+
+/// Amounts have the digits of their currency.
+#[test]
+fn currencies_of_no_and_of_three_digits_are_carried() {
+    for (code, closing) in [("JPY", "12345"), ("KWD", "12.345"), ("USD", "123.45")] {
+        let head = Head { currency: code.parse().unwrap(), ..head_of(&[], 12_345) };
+        let document = parse(&write(&mut Camt053, &head, &[]));
+        check("", &document);
+        let statement = document.all("BkToCstmrStmt/Stmt")[0];
+        assert_eq!(statement.all("Bal")[1].text("Amt"), Some(closing));
+        assert_eq!(balance_of(statement, "CLBD", &head), 12_345);
+    }
 }
 
 #[test]

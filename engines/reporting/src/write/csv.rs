@@ -63,9 +63,9 @@ pub fn header(out: &mut String, names: &[&str]) {
     names.iter().fold(Row::new(out), |row, name| row.plain(name)).end();
 }
 
-/// Whether a spreadsheet would compute the value: it begins with a sign of a formula (also in its wide form, or
+/// Whether a spreadsheet would compute a value: it begins with a sign of a formula (also in its wide form, or
 /// after blanks) and is no plain number.
-fn is_formula(value: &str) -> bool {
+pub fn is_formula(value: &str) -> bool {
     let begins = |text: &str| text.starts_with(['=', '+', '-', '@', '\t', '\r', '\n', '＝', '＋', '－', '＠']);
     (begins(value) || begins(value.trim_start())) && !is_number(value)
 }

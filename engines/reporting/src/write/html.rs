@@ -20,9 +20,9 @@ pub fn escape(out: &mut String, text: &str) {
             '>' => out.push_str("&gt;"),
             '"' => out.push_str("&quot;"),
             '\'' => out.push_str("&#39;"),
-            // No control character has a place in HTML or XML but these.
+            // No control character has a place in HTML or XML but these, nor have the two that are no characters.
             '\t' | '\n' | '\r' => out.push(' '),
-            c if c.is_control() => out.push('\u{fffd}'),
+            c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => out.push('\u{fffd}'),
             c => out.push(c),
         }
     }
@@ -137,6 +137,7 @@ mod tests {
             ("\" onload=\"x", "&quot; onload=&quot;x"),
             ("it's & so", "it&#39;s &amp; so"),
             ("a\u{0}b\u{8}c\nd", "a\u{fffd}b\u{fffd}c d"),
+            ("a\u{fffe}b\u{ffff}c\u{fffd}", "a\u{fffd}b\u{fffd}c\u{fffd}"),
             ("Zürich 送金", "Zürich 送金"),
         ] {
             let mut out = String::new();

@@ -28,14 +28,17 @@ fn sides(trial: &Trial, balance: Minor) -> (String, String) {
     }
 }
 
-/// A row per account that is not at zero. Rows come back counted.
+/// A row per account that is not at zero; `ties` is said of the currency. Rows come back counted.
 pub fn trial_csv(out: &mut String, trials: &[Trial]) -> u64 {
     header(out, &["currency", "account", "participant", "window_id", "debit", "credit", "ledger_event", "ties"]);
     let mut rows = 0;
     for trial in trials {
-        for (account, balance) in &trial.accounts {
-            let (debit, credit) = sides(trial, *balance);
-            let differs = trial.difference.is_some_and(|d| d.account == *account);
+        let ties = if trial.difference.is_none() { "yes" } else { "no" };
+        // An account that only the ledger has stands at zero here.
+        let lacking = trial.difference.map(|d| d.account).filter(|account| !trial.accounts.contains_key(account));
+        let accounts = trial.accounts.iter().map(|(account, balance)| (*account, *balance));
+        for (account, balance) in accounts.chain(lacking.map(|account| (account, Minor::ZERO))) {
+            let (debit, credit) = sides(trial, balance);
             Row::new(out)
                 .plain(trial.currency)
                 .plain(account.kind())
@@ -44,7 +47,7 @@ pub fn trial_csv(out: &mut String, trials: &[Trial]) -> u64 {
                 .plain(debit)
                 .plain(credit)
                 .plain(trial.position)
-                .plain(if differs { "no" } else { "" })
+                .plain(ties)
                 .end();
             rows += 1;
         }
@@ -124,7 +127,14 @@ mod tests {
     fn debits_are_credits_and_the_verdict_is_told() {
         let mut out = String::new();
         assert_eq!(trial_csv(&mut out, &[trial(500)]), 2);
-        assert!(out.contains("USD,SAFEGUARD,,,5.00,,1/42,\r\nUSD,SETTLEMENT,ALFAAEXX,,,5.00,1/42,\r\n"), "{out}");
+        assert!(out.contains("USD,SAFEGUARD,,,5.00,,1/42,yes\r\nUSD,SETTLEMENT,ALFAAEXX,,,5.00,1/42,yes\r\n"), "{out}");
+        let mut out = String::new();
+        assert_eq!(trial_csv(&mut out, &[trial(499)]), 2);
+        assert_eq!(out.matches(",no\r\n").count(), 2, "every row of a currency that does not tie says so: {out}");
+        let only_there = Trial { accounts: Balances::new(), ..trial(499) };
+        let mut out = String::new();
+        assert_eq!(trial_csv(&mut out, &[only_there]), 1);
+        assert!(out.contains("USD,SETTLEMENT,ALFAAEXX,,,0.00,1/42,no"), "{out}");
         let check = Checked { invariant: "L1".into(), statement: "s".into(), holds: false, detail: "<d>".into() };
         let mut out = String::new();
         trial_html(&mut out, &[trial(500)], &[check], "made").unwrap();
