@@ -14,7 +14,7 @@ const UETR: &str = "7f1c8f4e-2d1b-4b2a-9d55-0e6a3a1f0001";
 fn transaction(ids: &str, payer: &str, payee: &str, amount: &str) -> String {
     format!(
         "<CdtTrfTxInf><PmtId>{ids}</PmtId><IntrBkSttlmAmt Ccy=\"USD\">{amount}</IntrBkSttlmAmt>\
-         <Dbtr><Nm>Sample Stationery LLC</Nm></Dbtr>\
+         <ChrgBr>SHAR</ChrgBr><Dbtr><Nm>Sample Stationery LLC</Nm></Dbtr>\
          <DbtrAgt><FinInstnId><BICFI>{payer}</BICFI></FinInstnId></DbtrAgt>\
          <CdtrAgt><FinInstnId><BICFI>{payee}</BICFI></FinInstnId></CdtrAgt>\
          <Cdtr><Nm>Sample Paper Mills</Nm></Cdtr></CdtTrfTxInf>\n"
@@ -24,7 +24,7 @@ fn transaction(ids: &str, payer: &str, payee: &str, amount: &str) -> String {
 /// Four transactions on lines 3 to 6: two good ones, one above its payer's cap, one with a digit too few.
 fn message(id: &str, count: u32, sum: &str) -> String {
     let header = format!(
-        "<GrpHdr><MsgId>{id}</MsgId><NbOfTxs>{count}</NbOfTxs><CtrlSum>{sum}</CtrlSum>\
+        "<GrpHdr><MsgId>{id}</MsgId><CreDtTm>2026-11-20T08:30:00Z</CreDtTm><NbOfTxs>{count}</NbOfTxs><CtrlSum>{sum}</CtrlSum>\
          <SttlmInf><SttlmMtd>CLRG</SttlmMtd></SttlmInf></GrpHdr>\n"
     );
     let transactions = [

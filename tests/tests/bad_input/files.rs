@@ -71,5 +71,15 @@ pub async fn unusable_files_are_refused_in_one_line(node: &Deltran) {
         assert_eq!(ran.error.trim().lines().count(), 1, "{file}: {}", ran.error);
         assert!(ran.error.contains(why), "{file}: {}", ran.error);
     }
+    // A report that would overwrite what is submitted, by another name too.
+    let good = format!("{HEADER}FILE-10,ALFAAEXX,BRAVINXX,1.00,USD\n");
+    let file = node.write("good.csv", &good);
+    let other = node.path().join("other.csv").display().to_string();
+    std::fs::hard_link(&file, &other).unwrap();
+    for report in [&file, &other] {
+        let ran = node.run(&["transaction", "submit", "--file", &file, "--report", report]).await;
+        assert!(ran.code == 1 && ran.error.contains("would overwrite it"), "{}", ran.error);
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), good);
+    }
     assert_eq!(node.transactions().await.len(), before);
 }

@@ -19,10 +19,11 @@ word_parser!(priority, Priority);
 pub const HELP: &str = "Columns of a CSV file: end_to_end_id, payer, payee, amount, currency, and where wanted payer_account, \
 payee_account, \
 transaction_id, originator_name, beneficiary_name, model. The header decides; an unknown column is an error. Without \
-transaction_id the id is UUIDv5 of payer and end_to_end_id. A party goes along to screening where its name is given.
+transaction_id the id is UUIDv5 of payer and end_to_end_id. A BIC's branch XXX is the head office, the BIC without it. A \
+party goes along to screening where its name is given.
 
 An ISO 20022 file is one pacs.008.001.08 to .12 (FIToFICstmrCdtTrf, SttlmMtd CLRG), by itself or in a business envelope. \
-DbtrAgt and CdtrAgt are payer and payee by their BICFI, where a branch XXX is the head office. The transaction id is the \
+DbtrAgt and CdtrAgt are payer and payee by their BICFI. The transaction id is the \
 UETR, else UUIDv5 of MsgId, payer, EndToEndId, TxId and InstrId. All of it is read before anything is submitted: where it \
 is cut off, or NbOfTxs, CtrlSum or TtlIntrBkSttlmAmt do not agree, nothing is. Dates and charges are not read: the open \
 window decides. Transactions with parties that would not be screened (UltmtDbtr, InitgPty, UltmtCdtr) or with intermediary \

@@ -6,6 +6,8 @@
 use std::borrow::Cow;
 use std::io::{self, BufRead};
 
+use deltran_reporting::write::csv::is_formula;
+
 /// The longest line that is read; what is longer is a finding of its own.
 pub const MAX_LINE: usize = 64 * 1024;
 
@@ -248,13 +250,9 @@ impl<const N: usize> Columns<N> {
     }
 }
 
-/// A text that a spreadsheet will not take for a formula: prefixed with `'` where it begins like one.
+/// A text that a spreadsheet will not take for a formula: prefixed with `'` where it begins like one, as in reports.
 pub fn harmless(text: &str) -> Cow<'_, str> {
-    if text.starts_with(['=', '+', '-', '@', '\t', '\r']) {
-        Cow::Owned(format!("'{text}"))
-    } else {
-        Cow::Borrowed(text)
-    }
+    if is_formula(text) { Cow::Owned(format!("'{text}")) } else { Cow::Borrowed(text) }
 }
 
 #[cfg(test)]
@@ -339,8 +337,17 @@ mod tests {
 
     #[test]
     fn formulas_are_made_harmless() {
-        for (text, safe) in [("=1+1", "'=1+1"), ("-5", "'-5"), ("@x", "'@x"), ("a=b", "a=b"), ("", ""), ("\tx", "'\tx")]
-        {
+        for (text, safe) in [
+            ("=1+1", "'=1+1"),
+            ("  =1", "'  =1"),
+            ("＝1+1", "'＝1+1"),
+            ("-5+3", "'-5+3"),
+            ("-5", "-5"),
+            ("@x", "'@x"),
+            ("\tx", "'\tx"),
+            ("a=b", "a=b"),
+            ("", ""),
+        ] {
             assert_eq!(harmless(text), safe);
         }
     }

@@ -7,6 +7,7 @@ use deltran_api::token::v1::{Party, SettlementModel, TransactionInstruction};
 use deltran_kernel::{Currency, Money, ParticipantId, TransactionId};
 
 use super::csv::{BadHeader, Columns};
+use super::xml::shortened;
 
 /// The columns of a transaction file; the first five must be there.
 pub const COLUMNS: [&str; 11] = [
@@ -25,8 +26,9 @@ pub const COLUMNS: [&str; 11] = [
 const REQUIRED: usize = 5;
 /// As the contract says for the end-to-end id.
 pub const MAX_END_TO_END_ID: usize = 35;
-const MAX_ACCOUNT: usize = 64;
-/// Characters of a party's name.
+/// As the contract says for a party's account.
+pub const MAX_ACCOUNT: usize = 35;
+/// As the contract says for a party's name.
 pub const MAX_NAME: usize = 140;
 
 /// The header of a transaction file.
@@ -61,7 +63,7 @@ pub fn instruction(
 fn read(fields: [Cow<'_, str>; 11], model: SettlementModel) -> Result<TransactionInstruction, String> {
     let [end_to_end_id, payer, payee, amount, currency, payer_account, payee_account, id, originator, beneficiary, own] =
         fields;
-    within("end_to_end_id", &end_to_end_id, MAX_END_TO_END_ID)?;
+    fits("end_to_end_id", &end_to_end_id, MAX_END_TO_END_ID)?;
     if end_to_end_id.trim().is_empty() {
         return Err("end_to_end_id is empty".into());
     }
@@ -96,25 +98,29 @@ fn read(fields: [Cow<'_, str>; 11], model: SettlementModel) -> Result<Transactio
 }
 
 fn party(name: (&str, Cow<'_, str>), account: (&str, Cow<'_, str>)) -> Result<Option<Party>, String> {
-    within(name.0, &name.1, MAX_NAME)?;
-    within(account.0, &account.1, MAX_ACCOUNT)?;
+    fits(name.0, &name.1, MAX_NAME)?;
+    fits(account.0, &account.1, MAX_ACCOUNT)?;
     if name.1.trim().is_empty() {
         return Ok(None);
     }
     Ok(Some(Party { name: name.1.into_owned(), account: account.1.into_owned(), ..Party::default() }))
 }
 
+fn fits(column: &str, value: &str, most: usize) -> Result<(), String> {
+    within(&format!("{column} {:?}", shortened(value)), value, most)
+}
+
 /// Checks a text: so many characters at most, and none that controls.
 ///
 /// # Errors
-/// What is wrong, naming the column.
-pub fn within(column: &str, value: &str, most: usize) -> Result<(), String> {
+/// What is wrong, with its name.
+pub fn within(named: &str, value: &str, most: usize) -> Result<(), String> {
     let length = value.chars().count();
     if length > most {
-        return Err(format!("{column} has {length} characters: at most {most} are allowed"));
+        return Err(format!("{named} has {length} characters: at most {most} are allowed"));
     }
     if value.chars().any(char::is_control) {
-        return Err(format!("{column} contains control characters"));
+        return Err(format!("{named} contains control characters"));
     }
     Ok(())
 }
@@ -139,6 +145,8 @@ mod tests {
         let id = TransactionId::of_file_line("ALFAAEXX".parse().unwrap(), "E2E-1");
         assert_eq!(one.transaction_id, id.to_string());
         assert_eq!(one.originator, None, "an account without a name is no party");
+        let head_office = read(b"E2E-1,ALFAAEXXXXX,BRAVINXXXXX,001,002,147.80,AED");
+        assert_eq!(head_office, Ok(one), "a branch XXX is the head office, as in a message");
     }
 
     #[test]
@@ -158,12 +166,14 @@ mod tests {
 
     #[test]
     fn every_bad_line_says_why() {
+        let far = [b"E1,ALFAAEXX,BRAVINXX,1,".as_slice(), &b"7".repeat(36), b",1.00,USD"].concat();
         let long = [b"E".repeat(36).as_slice(), b",ALFAAEXX,BRAVINXX,1,2,1.00,USD"].concat();
         let rows: &[(&[u8], &str)] = &[
             (b"E1,ALFAAEXX,BRAVINXX,1,2,147.8", "6 columns where the header has 7"),
             (b"E1,ALFAAEXX,BRAVINXX,1,2,1.00,USD,x", "8 columns"),
             (b"E1,ALFAAEXX,BRAV\xc4NXX,1,2,1.00,USD", "not UTF-8"),
-            (&long, "end_to_end_id has 36 characters"),
+            (&long, "end_to_end_id \"EEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEEE\" has 36 characters: at most 35"),
+            (&far, "payee_account \"777777777777777777777777777777777777\" has 36 characters: at most 35"),
             (b",ALFAAEXX,BRAVINXX,1,2,1.00,USD", "end_to_end_id is empty"),
             (b"E1,alfa,BRAVINXX,1,2,1.00,USD", "payer: participant id \"alfa\""),
             (b"E1,ALFAAEXX,B,1,2,1.00,USD", "payee: participant id \"B\""),

@@ -5,7 +5,8 @@
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -24,6 +25,9 @@ use crate::problem::Problem;
 
 /// Streams that are open at once; a payer whose stream has waited longest makes room for another.
 const MAX_LANES: usize = 64;
+/// Items that wait for a message of their payer to be full. Where there are so many, the fullest message goes as it is:
+/// with very many payers, that is better than a stream for each line.
+const MAX_WAITING: usize = 32 * 1024;
 /// Items that travel together from the reader.
 const CHUNK: usize = 256;
 /// How long a reader that is stopped may take to say how far it came.
@@ -52,6 +56,12 @@ pub struct Options {
 /// Where the file cannot be used, lines were refused, or the platform does not answer.
 pub async fn submit_file(session: &Session, options: Options) -> Result<(), Problem> {
     let started = Instant::now();
+    if let Some(report) = options.report.as_deref().filter(|report| same_file(report, &options.file)) {
+        let why = "is the file that is submitted: the refused lines would overwrite it";
+        return Err(Problem::refused(format!("--report {}: {why}", report.display())));
+    }
+    let (tally_tx, tally_rx) = mpsc::channel(64);
+    let tally = tokio::spawn(Tally::new(options.report.clone())?.run(tally_rx));
     let reading = Arc::new(Reading::default());
     let (parsed_tx, parsed) = mpsc::channel(8);
     let reader = tokio::task::spawn_blocking({
@@ -59,8 +69,6 @@ pub async fn submit_file(session: &Session, options: Options) -> Result<(), Prob
         move || read(&options, &reading, &parsed_tx)
     });
 
-    let (tally_tx, tally_rx) = mpsc::channel(64);
-    let tally = tokio::spawn(Tally::new(options.report.clone())?.run(tally_rx));
     let progress = Arc::new(Progress::new(options.timeout));
     let bar = tokio::spawn(draw(bar(session, &options), reading.clone(), progress.clone()));
     let watchdog = tokio::spawn(progress.clone().watch());
@@ -71,6 +79,8 @@ pub async fn submit_file(session: &Session, options: Options) -> Result<(), Prob
         progress: progress.clone(),
         tally: tally_tx,
         permits: Arc::new(Semaphore::new(MAX_LANES)),
+        filling: BTreeMap::new(),
+        waiting: 0,
         lanes: BTreeMap::new(),
         running: JoinSet::new(),
         turn: 0,
@@ -117,6 +127,12 @@ pub async fn submit_file(session: &Session, options: Options) -> Result<(), Prob
         return Err(Problem::unavailable(format!("{named}: no answer for {seconds} s ({why}): {undecided}")));
     }
     summary.verdict(&named.to_string())
+}
+
+/// Whether two names lead to one file that is there.
+fn same_file(one: &Path, other: &Path) -> bool {
+    let id = |path: &Path| std::fs::metadata(path).ok().filter(|m| m.is_file()).map(|m| (m.dev(), m.ino()));
+    id(one).is_some_and(|one| Some(one) == id(other))
 }
 
 /// How far the reader has come.
@@ -200,6 +216,10 @@ struct Dispatcher {
     progress: Arc<Progress>,
     tally: mpsc::Sender<Message>,
     permits: Arc<Semaphore>,
+    /// Messages that are not full yet, by payer.
+    filling: BTreeMap<String, Vec<Item>>,
+    /// Items in them.
+    waiting: usize,
     lanes: BTreeMap<String, Entrance>,
     running: JoinSet<()>,
     turn: u64,
@@ -207,7 +227,6 @@ struct Dispatcher {
 
 /// The near end of a payer's stream.
 struct Entrance {
-    filling: Vec<Item>,
     to: mpsc::Sender<Vec<Item>>,
     last_used: u64,
 }
@@ -238,43 +257,56 @@ impl Dispatcher {
                 }
             }
         }
-        for entrance in std::mem::take(&mut self.lanes).into_values() {
-            if !entrance.filling.is_empty() {
-                let _given_up = entrance.to.send(entrance.filling).await;
-            }
+        for (payer, items) in std::mem::take(&mut self.filling) {
+            self.send(&payer, items).await;
         }
     }
 
     async fn hand_on(&mut self, item: Item) {
-        self.turn += 1;
         let payer = item.instruction.payer.clone();
-        if !self.lanes.contains_key(&payer) {
-            self.make_room().await;
-            self.open(&payer);
-        }
-        let Some(entrance) = self.lanes.get_mut(&payer) else { return };
-        entrance.last_used = self.turn;
-        entrance.filling.push(item);
-        if entrance.filling.len() >= self.batch {
-            let full = std::mem::replace(&mut entrance.filling, Vec::with_capacity(self.batch));
-            let _given_up = entrance.to.send(full).await;
+        let filling = self.filling.entry(payer.clone()).or_default();
+        filling.push(item);
+        self.waiting += 1;
+        let goes = if filling.len() >= self.batch {
+            Some(payer)
+        } else if self.waiting >= MAX_WAITING {
+            self.filling.iter().max_by_key(|(_, items)| items.len()).map(|(payer, _)| payer.clone())
+        } else {
+            None
+        };
+        if let Some((payer, items)) = goes.and_then(|payer| self.filling.remove_entry(&payer)) {
+            self.waiting -= items.len();
+            self.send(&payer, items).await;
         }
     }
 
+    /// Sends a message over the stream of its payer.
+    async fn send(&mut self, payer: &str, items: Vec<Item>) {
+        self.turn += 1;
+        if !self.lanes.contains_key(payer) {
+            self.make_room();
+            self.open(payer).await;
+        }
+        let Some(entrance) = self.lanes.get_mut(payer) else { return };
+        entrance.last_used = self.turn;
+        let _given_up = entrance.to.send(items).await;
+    }
+
     /// Lets the stream go that has waited longest, once there are as many as there may be.
-    async fn make_room(&mut self) {
+    fn make_room(&mut self) {
         if self.lanes.len() < MAX_LANES {
             return;
         }
         let oldest = self.lanes.iter().min_by_key(|(_, entrance)| entrance.last_used).map(|(payer, _)| payer.clone());
-        if let Some(entrance) = oldest.and_then(|payer| self.lanes.remove(&payer))
-            && !entrance.filling.is_empty()
-        {
-            let _given_up = entrance.to.send(entrance.filling).await;
-        }
+        oldest.and_then(|payer| self.lanes.remove(&payer));
     }
 
-    fn open(&mut self, payer: &str) {
+    /// Opens a stream once there is room for one: those that were let go end first, so that what waits stays bounded
+    /// however many payers there are.
+    async fn open(&mut self, payer: &str) {
+        // The semaphore is never closed.
+        let permit = self.permits.clone().acquire_owned().await;
+        while self.running.try_join_next().is_some() {}
         let (to, from) = mpsc::channel(1);
         let lane = Lane {
             session: self.session.clone(),
@@ -282,13 +314,81 @@ impl Dispatcher {
             progress: self.progress.clone(),
             tally: self.tally.clone(),
         };
-        let permits = self.permits.clone();
         self.running.spawn(async move {
-            // The semaphore is never closed.
-            let _permit = permits.acquire_owned().await;
+            let _permit = permit;
             lane.run(from).await;
         });
-        let entrance = Entrance { filling: Vec::with_capacity(self.batch), to, last_used: self.turn };
+        let entrance = Entrance { to, last_used: self.turn };
         self.lanes.insert(payer.to_owned(), entrance);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use deltran_api::token::v1::TransactionInstruction;
+    use tokio::net::TcpListener;
+
+    use super::super::source::Position;
+    use super::*;
+    use crate::client::ClientArgs;
+    use crate::output::Output;
+
+    /// A dispatcher of messages of 500, connected to somebody who never answers.
+    async fn dispatcher() -> (Dispatcher, TcpListener) {
+        let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let args = ClientArgs::at(&format!("http://{}", silent.local_addr().unwrap()));
+        let (tally, _told) = mpsc::channel(64);
+        let dispatcher = Dispatcher {
+            session: Session::open(&args, Output { json: true }).await.unwrap(),
+            batch: 500,
+            progress: Arc::new(Progress::new(Duration::from_secs(60))),
+            tally,
+            permits: Arc::new(Semaphore::new(MAX_LANES)),
+            filling: BTreeMap::new(),
+            waiting: 0,
+            lanes: BTreeMap::new(),
+            running: JoinSet::new(),
+            turn: 0,
+        };
+        (dispatcher, silent)
+    }
+
+    fn item(n: usize, payers: usize) -> Item {
+        let payer = format!("B{:03}AEXX", n % payers);
+        let instruction = TransactionInstruction { payer, ..TransactionInstruction::default() };
+        Item { position: Position { line: n as u64, transaction: None }, instruction }
+    }
+
+    /// Each line is another payer's, and nobody answers: reading stops while as many streams wait as there may be.
+    #[tokio::test]
+    async fn streams_that_wait_stay_bounded() {
+        let (mut dispatcher, _silent) = dispatcher().await;
+        let (to, mut parsed) = mpsc::channel(8);
+        to.send((0..300).map(|n| Ok(item(n, 300))).collect::<Vec<Parsed>>()).await.unwrap();
+        drop(to);
+        tokio::select! {
+            () = dispatcher.deal(&mut parsed) => panic!("everything was read, and nobody had answered"),
+            () = async { for _ in 0..10_000 { tokio::task::yield_now().await } } => {}
+        }
+        assert_eq!(dispatcher.running.len(), MAX_LANES);
+    }
+
+    /// Payers take turns line by line, more of them than there are streams: nothing goes before a message is full, or
+    /// before as many lines wait as may.
+    #[tokio::test]
+    async fn lines_of_very_many_payers_are_gathered() {
+        let (mut dispatcher, _silent) = dispatcher().await;
+        for n in 0..MAX_WAITING - 1 {
+            dispatcher.hand_on(item(n, 900)).await;
+        }
+        assert_eq!((dispatcher.running.len(), dispatcher.waiting), (0, MAX_WAITING - 1));
+        dispatcher.hand_on(item(MAX_WAITING - 1, 900)).await;
+        assert_eq!(dispatcher.running.len(), 1);
+        assert_eq!(dispatcher.waiting, MAX_WAITING - MAX_WAITING.div_ceil(900));
+        let (mut few, _silent) = self::dispatcher().await;
+        for n in 0..1_500 {
+            few.hand_on(item(n, 3)).await;
+        }
+        assert_eq!((few.running.len(), few.waiting), (3, 0), "full messages go");
     }
 }

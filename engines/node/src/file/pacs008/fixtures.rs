@@ -38,21 +38,23 @@ impl Row {
     /// As a `CdtTrfTxInf`, on a line of its own.
     pub fn xml(&self) -> String {
         let agent = |bic: &str| format!("<FinInstnId>{}</FinInstnId>", element("BICFI", bic));
-        let account = |id: &str| format!("<Id><Othr>{}</Othr></Id>", element("Id", id));
+        let account = |name: &str, id: &str| match id {
+            "" => String::new(),
+            id => format!("<{name}><Id><Othr>{}</Othr></Id></{name}>", element("Id", id)),
+        };
         format!(
-            "<CdtTrfTxInf><PmtId>{}{}</PmtId><IntrBkSttlmAmt Ccy=\"{}\">{}</IntrBkSttlmAmt><Dbtr>{}</Dbtr>\
-             <DbtrAcct>{}</DbtrAcct><DbtrAgt>{}</DbtrAgt><CdtrAgt>{}</CdtrAgt><Cdtr>{}</Cdtr><CdtrAcct>{}</CdtrAcct>\
-             </CdtTrfTxInf>\n",
+            "<CdtTrfTxInf><PmtId>{}{}</PmtId><IntrBkSttlmAmt Ccy=\"{}\">{}</IntrBkSttlmAmt><ChrgBr>SHAR</ChrgBr>\
+             <Dbtr>{}</Dbtr>{}<DbtrAgt>{}</DbtrAgt><CdtrAgt>{}</CdtrAgt><Cdtr>{}</Cdtr>{}</CdtTrfTxInf>\n",
             element("EndToEndId", &self.end_to_end_id),
             element("UETR", &self.uetr),
             escaped(&self.currency),
             escaped(&self.amount),
             element("Nm", &self.debtor[0]),
-            account(&self.debtor[1]),
+            account("DbtrAcct", &self.debtor[1]),
             agent(&self.payer),
             agent(&self.payee),
             element("Nm", &self.creditor[0]),
-            account(&self.creditor[1]),
+            account("CdtrAcct", &self.creditor[1]),
         )
     }
 

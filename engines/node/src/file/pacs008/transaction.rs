@@ -21,7 +21,7 @@ use uuid::{Uuid, Variant};
 use super::elements::{Elements, Finding, Known};
 use super::header::{Header, currency};
 use super::shortened;
-use crate::file::line::{MAX_END_TO_END_ID, MAX_NAME, within};
+use crate::file::line::{MAX_ACCOUNT, MAX_END_TO_END_ID, MAX_NAME, within};
 
 const INSTRUCTION_ID: &str = "PmtId/InstrId";
 const END_TO_END_ID: &str = "PmtId/EndToEndId";
@@ -89,14 +89,11 @@ pub const KNOWN: Known = Known {
     ],
 };
 
-/// As the contract says for accounts, countries and dates.
-const MAX_ACCOUNT: usize = 35;
+/// As the contract says for countries and dates.
 const COUNTRY: usize = 2;
 const DATE: usize = 10;
 /// What stands for an end-to-end id that there is not.
 const NOT_PROVIDED: &str = "NOTPROVIDED";
-/// The branch of a head office (ISO 9362): such a code of eleven characters is the one of eight.
-const HEAD_OFFICE: &str = "XXX";
 
 /// The end-to-end id as far as a report shows it.
 pub fn shown_id(transaction: &Elements) -> String {
@@ -186,13 +183,7 @@ fn amount(text: &str, currency: Currency) -> Result<Money, String> {
 }
 
 fn participant(text: &str) -> Result<ParticipantId, String> {
-    let bic: ParticipantId = text.trim_ascii().parse().map_err(|e: deltran_kernel::InvalidId| e.to_string())?;
-    match bic.as_str().strip_suffix(HEAD_OFFICE) {
-        Some(office) if bic.as_str().len() == 11 => {
-            office.parse().map_err(|e: deltran_kernel::InvalidId| e.to_string())
-        }
-        _ => Ok(bic),
-    }
+    text.trim_ascii().parse().map_err(|e: deltran_kernel::InvalidId| e.to_string())
 }
 
 /// `InstrPrty`: HIGH or NORM.
