@@ -1,6 +1,7 @@
 //! How a command ends when it does not succeed: its exit code and the one line it says.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 
 use deltran_runtime::DbError;
 use deltran_runtime::boot::BootError;
@@ -71,14 +72,16 @@ impl Problem {
         Self::new(Kind::Refused, "unimplemented", format!("{what} is not part of this release"))
     }
 
-    /// Says it on standard error: a line for people, a JSON document for machines.
+    /// Says it on standard error: a line for people, a JSON document for machines. Where nobody reads any more, the exit
+    /// code tells.
     pub fn tell(&self, as_json: bool) {
-        if as_json {
+        let text = if as_json {
             let error = json!({"reason": self.reason, "message": self.message, "details": self.details});
-            eprintln!("{}", json!({ "error": error }));
+            json!({ "error": error }).to_string()
         } else {
-            eprintln!("error: {}{}", self.message, self.details_in_words());
-        }
+            format!("error: {}{}", self.message, self.details_in_words())
+        };
+        let _nobody_reads = writeln!(std::io::stderr(), "{text}");
     }
 
     /// Values that the message does not say already.
