@@ -13,9 +13,8 @@ use crate::problem::Problem;
 /// Run chosen engines against the configured broker and Postgres
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Engines: token, compliance, risk, clearing, settlement, audit. Addresses of engines that run elsewhere stand \
-in the \
-configuration as [peers]. Streams and consumers are brought into line by `deltran topology apply`, not here. Logs are JSON \
+    after_help = "Engines: token, compliance, risk, clearing, settlement, notification, reporting, audit. Addresses of engines \
+that run elsewhere stand in the configuration as [peers]. Streams and consumers are brought into line by `deltran topology apply`, not here. Logs are JSON \
 on standard error.
 
 Exit code 3 where the broker or a database does not answer at the start.

@@ -3,6 +3,7 @@
 pub mod account;
 pub mod alert;
 pub mod audit;
+pub mod audit_proof;
 pub mod breaker;
 pub mod case;
 pub mod dlq;
