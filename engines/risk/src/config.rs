@@ -23,9 +23,6 @@ pub struct Settings {
     /// Milliseconds that `ApproveLimit` waits for the ledger before it answers with the state so far: 0 to
     /// 60,000.
     pub approve_wait_ms: u64,
-    /// Seconds after which a transaction that passed is in the ledger or never will be: 5 to 600. More than the
-    /// ledger takes at most: `token.gate_timeout_ms` and its queue.
-    pub return_within_seconds: u32,
     /// The time zone in which a business day begins at midnight: an IANA name.
     pub time_zone: String,
     /// Seconds between two `exposure.snapshot` of each currency beside those on sealing, 0 for none: 0 to 86,400.
@@ -142,7 +139,6 @@ impl Default for Settings {
         Self {
             stale_after_seconds: 10,
             approve_wait_ms: 5_000,
-            return_within_seconds: 30,
             time_zone: "UTC".to_owned(),
             snapshot_seconds: 0,
             single_transaction_maximum: BTreeMap::new(),
@@ -205,7 +201,6 @@ impl Settings {
         let mut ranges = vec![
             Range("stale_after_seconds", self.stale_after_seconds, 2, 3_600),
             Range("approve_wait_ms", self.approve_wait_ms, 0, 60_000),
-            Range("return_within_seconds", self.return_within_seconds.into(), 5, 600),
             Range("snapshot_seconds", self.snapshot_seconds.into(), 0, 86_400),
             Range("alarms.hysteresis", self.alarms.hysteresis.into(), 0, 5_000),
             Range("breakers.cool_down_seconds", self.breakers.cool_down_seconds.into(), 10, 3_600),
@@ -289,7 +284,6 @@ impl Settings {
         Ok(Checked {
             stale_after: Duration::from_secs(self.stale_after_seconds),
             approve_wait: Duration::from_millis(self.approve_wait_ms),
-            return_within: i64::from(self.return_within_seconds) * 1_000_000,
             zone: self.zone()?,
             snapshot_every: (self.snapshot_seconds > 0).then(|| i64::from(self.snapshot_seconds) * 1_000_000),
             maxima: self.maxima()?,
@@ -317,8 +311,6 @@ pub struct Checked {
     pub stale_after: Duration,
     /// How long `ApproveLimit` waits.
     pub approve_wait: Duration,
-    /// After how long a transaction that passed is in the ledger or never will be.
-    pub return_within: i64,
     zone: TimeZone,
     /// Between two snapshots, where there are any beside those on sealing.
     pub snapshot_every: Option<i64>,

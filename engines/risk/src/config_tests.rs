@@ -10,7 +10,6 @@ fn keys_and_ranges_are_checked() {
     for bad in [
         "stale_after_seconds = 1",
         "approve_wait_ms = 60001",
-        "return_within_seconds = 4",
         "time_zone = \"Mars/Olympus\"",
         "alarms.thresholds = [0]",
         "alarms.thresholds = [10001]",

@@ -1,8 +1,8 @@
 //! The gate's memory: what is in force, what is counted and what is under way, and whether it is current.
 //!
 //! What this process consumes is handed over after COMMIT; what others consume is read when the version of
-//! the book has risen. Whether everything is counted that the ledger has decided is known by marks: the
-//! number of the ledger's last event, asked for, and the events received up to it.
+//! the book has risen. Whether everything is counted that the ledger has decided is known by numbers of its
+//! events: that of the last one before the present turn, and marks, asked for once a second.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,9 +19,9 @@ use crate::domain::assess::{Gatekeeper, Known, Subject, Verdict};
 use crate::domain::book::{Book, Window};
 use crate::domain::breaker::Recovery;
 use crate::domain::count::Fact;
-use crate::domain::flight::Passage;
 use crate::domain::rules::Ceiling;
 use crate::domain::scope::{Corridor, Scope};
+use crate::domain::turn::{Turn, Turns};
 use crate::store::{self, BookRows, Read};
 
 /// The consumer whose received ranges say what is counted.
@@ -36,12 +36,8 @@ pub struct GateSettings {
     pub maxima: BTreeMap<Currency, Money>,
     /// For how long memory may go without being compared with the database, and counted data with the ledger.
     pub stale_after: Duration,
-    /// Microseconds after which a transaction that passed is in the ledger or never will be.
-    pub return_within: i64,
     /// How breakers recover.
     pub recovery: Recovery,
-    /// Whether the ledger runs in this process, so that nothing is under way when this begins.
-    pub ledger_is_here: bool,
 }
 
 /// How much of a limit is used.
@@ -63,25 +59,26 @@ pub struct Usage {
 
 /// The number of the ledger's last event at a moment.
 struct Mark {
-    asked: Timestamp,
-    instant: Instant,
+    asked: Instant,
     producer: String,
     number: u64,
 }
 
 struct Memory {
     keeper: Gatekeeper,
+    turns: Turns,
     /// Before the last comparison with the database began; none before the first.
     compared: Option<Instant>,
     marks: VecDeque<Mark>,
     /// Everything that the ledger decided before is counted.
-    through: Option<(Timestamp, Instant)>,
+    through: Option<Instant>,
     /// The clock's latest, so that time never goes back.
     now: Timestamp,
 }
 
 /// Holds the memory and keeps it current.
 pub struct Gate {
+    name: String,
     db: Db,
     clock: Arc<dyn Clock>,
     settings: GateSettings,
@@ -94,16 +91,14 @@ pub struct Gate {
 }
 
 impl Gate {
-    /// Nothing is known yet.
-    pub fn new(db: Db, clock: Arc<dyn Clock>, settings: GateSettings) -> Self {
-        let mut keeper = Gatekeeper::new(settings.recovery);
-        let now = clock.now();
-        if !settings.ledger_is_here {
-            // A process before this one may have let something pass that the ledger is still to decide.
-            keeper.flight.blind_until = Some(now);
-        }
-        let memory = Memory { keeper, compared: None, marks: VecDeque::new(), through: None, now };
+    /// Nothing is known yet. The name is another one in each process and after each restart: by it the ledger
+    /// knows a gate that has forgotten what it let pass.
+    pub fn new(name: String, db: Db, clock: Arc<dyn Clock>, settings: GateSettings) -> Self {
+        let keeper = Gatekeeper::new(settings.recovery);
+        let (turns, now) = (Turns::default(), clock.now());
+        let memory = Memory { keeper, turns, compared: None, marks: VecDeque::new(), through: None, now };
         Self {
+            name,
             db,
             clock,
             settings,
@@ -119,16 +114,28 @@ impl Gate {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Decides on transactions in their order, and counts those that pass. Also says by which version of
-    /// limits and breakers.
+    /// limits and breakers. Where a turn begins with the call, what is counted is read from the database first.
     ///
     /// # Errors
     /// `unavailable` where what is in force is not known, or could not be compared with the database for too
-    /// long: nothing passes then (R2).
-    pub fn admit(&self, subjects: &[Subject]) -> Result<(u64, Vec<Verdict>), Failure> {
+    /// long: nothing passes then (R2). Also where a later turn has begun.
+    pub async fn admit(&self, turn: &Turn, subjects: &[Subject]) -> Result<(u64, Vec<Verdict>), Failure> {
+        if self.memory().turns.hear(turn).map_err(Failure::unavailable)? {
+            tracing::info!(turn.term, turn.number, turn.last_event, "the ledger listens to this gate");
+            self.reload().await?;
+        }
         let mut memory = self.memory();
+        // A later one may have begun meanwhile.
+        memory.turns.hear(turn).map_err(Failure::unavailable)?;
         let (now, known) = self.prepare(&mut memory)?;
-        let verdicts = subjects.iter().map(|subject| memory.keeper.admit(subject, &known, now)).collect();
+        let ticket = turn.ticket();
+        let verdicts = subjects.iter().map(|subject| memory.keeper.admit(subject, ticket, &known, now)).collect();
         Ok((memory.keeper.rules.version, verdicts))
     }
 
@@ -176,7 +183,7 @@ impl Gate {
 
     fn known(&self, memory: &Memory) -> Known {
         let again = "try again with the same id";
-        let Some((through, instant)) = memory.through else {
+        let Some(instant) = memory.through else {
             return Err(format!("what counts against limits is not compared with the ledger yet: {again}"));
         };
         if instant.elapsed() > self.settings.stale_after {
@@ -185,11 +192,10 @@ impl Gate {
                 instant.elapsed().as_secs()
             ));
         }
-        let blind = memory.keeper.flight.blind_until;
-        if blind.is_some_and(|at| through < at.plus_micros(self.settings.return_within)) {
-            return Err(format!("the ledger may still decide what passed before this process began to count: {again}"));
+        if memory.keeper.flight.is_blind() {
+            return Err(format!("more is under way than can be counted: {again}"));
         }
-        Ok(())
+        memory.turns.known()
     }
 
     /// Whether counted data may be relied on now, or why not.
@@ -199,7 +205,7 @@ impl Gate {
 
     /// How long counted data has been behind the ledger.
     pub fn behind_for(&self) -> Duration {
-        self.memory().through.map_or(self.began, |(_, instant)| instant).elapsed()
+        self.memory().through.unwrap_or(self.began).elapsed()
     }
 
     /// Reads what has changed in the database, and says that memory is current either way. What was committed
@@ -233,15 +239,16 @@ impl Gate {
             );
             memory.keeper.rules = rules;
         }
-        // In the meantime this process may have counted further than what was read.
-        if read.book.version > memory.keeper.book.version {
+        if read.gone_back {
+            tracing::warn!(book.version = read.book.version, "the database knows less than memory: all is read anew");
+            memory.keeper.book = Book::default();
+            absorb(&mut memory.keeper, read.book);
+        } else if read.book.version > memory.keeper.book.version {
+            // Else this process has counted further in the meantime than what was read.
             absorb(&mut memory.keeper, read.book);
         }
         memory.keeper.book.forget(now);
         reach(memory, &read.received);
-        if let Some((through, _)) = memory.through {
-            memory.keeper.flight.expire(through.plus_micros(-self.settings.return_within));
-        }
     }
 
     /// Takes in what was counted here, after its COMMIT.
@@ -261,17 +268,12 @@ impl Gate {
     }
 
     /// Says which event was the ledger's last when it was asked at `asked`.
-    pub fn mark(&self, asked: Timestamp, instant: Instant, producer: String, number: u64) {
+    pub fn mark(&self, asked: Instant, producer: String, number: u64) {
         let mut memory = self.memory();
         if memory.marks.len() >= MARKS {
             memory.marks.pop_front();
         }
-        memory.marks.push_back(Mark { asked, instant, producer, number });
-    }
-
-    /// The present time, which never goes back, with the moment it was read.
-    pub fn moment(&self) -> (Timestamp, Instant) {
-        (self.now(&mut self.memory()), Instant::now())
+        memory.marks.push_back(Mark { asked, producer, number });
     }
 
     /// How much of each net debit cap and bilateral limit is used.
@@ -347,8 +349,7 @@ fn absorb(keeper: &mut Gatekeeper, rows: BookRows) {
     absorb_flows(book, &rows.corridors, &rows.accepted);
     flight.unreserve_all();
     for (id, waiting) in rows.reserved {
-        let (payment, gross, at) = (waiting.payment, waiting.gross, Timestamp::default());
-        flight.reserve(id, Passage { payment, gross, window: None, at, release: false });
+        flight.reserve(id, waiting.payment, waiting.gross);
     }
     book.version = rows.version;
 }
@@ -366,15 +367,18 @@ fn absorb_flows(
     }
 }
 
-/// Finds the latest mark up to which everything was received.
+/// Finds the latest mark up to which everything was received, and drops what was under way and is counted.
 fn reach(memory: &mut Memory, received: &BTreeMap<String, Ranges>) {
-    let reached = |mark: &Mark| {
+    let counted = |producer: &str, number: u64| {
         // The stream may begin after the first number; from there on nothing may be missing.
-        let first = received.get(&mark.producer).and_then(|ranges| ranges.iter().next());
-        mark.number == 0 || first.is_some_and(|(_, high)| high >= mark.number)
+        let first = received.get(producer).and_then(|ranges| ranges.iter().next());
+        number == 0 || first.is_some_and(|(_, high)| high >= number)
     };
-    if let Some(place) = memory.marks.iter().rposition(reached) {
+    if let Some(place) = memory.marks.iter().rposition(|mark| counted(&mark.producer, mark.number)) {
         let mark = memory.marks.drain(..=place).next_back();
-        memory.through = mark.map(|mark| (mark.asked, mark.instant)).max(memory.through);
+        memory.through = mark.map(|mark| mark.asked).max(memory.through);
+    }
+    if let Some(until) = memory.turns.reach(counted) {
+        memory.keeper.flight.expire(until);
     }
 }

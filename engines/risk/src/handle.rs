@@ -157,11 +157,18 @@ impl Desk {
         Ok(outcome)
     }
 
-    /// Turns a proposal down or takes it back.
+    /// Turns a proposal down or takes it back. One that waited for its time never takes effect in this process
+    /// when this returns, in others a second later.
     ///
     /// # Errors
     /// `not_found`, `unauthorised` where it is not that user's to do, `wrong_state`.
-    pub async fn end(&self, id: CommandId, how: End, reason: &str, by: &By) -> Result<Outcome<Limit>, CommandError> {
+    pub async fn end(&self, id: CommandId, how: End, reason: &str, by: &By) -> Result<Outcome<Limit>, Failure> {
+        let outcome = self.end_now(id, how, reason, by).await?;
+        self.gate.reload().await?;
+        Ok(outcome)
+    }
+
+    async fn end_now(&self, id: CommandId, how: End, reason: &str, by: &By) -> Result<Outcome<Limit>, CommandError> {
         let at = self.clock.now();
         let mut tx = self.door.begin("command").await?;
         let version = store::lock_version(&mut tx).await? + 1;

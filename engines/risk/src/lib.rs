@@ -40,16 +40,13 @@ pub(crate) const GATE: &str = "risk.gate";
 
 /// The engine's desk, with a gate that knows nothing yet.
 pub fn desk(context: &EngineContext, outbox: &Outbox, settings: Checked) -> Desk {
-    // Asked for by name, an engine that runs elsewhere has a place of its own.
-    let elsewhere = context.peers.everywhere(NAME).iter().any(|(place, _)| place == "token");
     let gate = GateSettings {
         maxima: settings.maxima.clone(),
         stale_after: settings.stale_after,
-        return_within: settings.return_within,
         recovery: settings.recovery,
-        ledger_is_here: !elsewhere,
     };
-    let gate = Gate::new(context.db.clone(), context.clock.clone(), gate);
+    let name = context.ids.next_id(context.clock.now()).to_string();
+    let gate = Gate::new(name, context.db.clone(), context.clock.clone(), gate);
     Desk::new(context, Door::new(context.db.clone(), outbox.clone()), gate, settings)
 }
 

@@ -11,6 +11,7 @@ use deltran_api::token::v1::SetLimitRequest;
 use deltran_api::token::v1::token_service_client::TokenServiceClient;
 use deltran_runtime::lease::{Epoch, Pace, RoundError};
 use deltran_runtime::{DbError, EngineContext, Failure, wire};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::domain::limit::{Ledger, Limit, Value};
@@ -56,9 +57,9 @@ pub async fn keep_marks(context: EngineContext, desk: Arc<Desk>, stop: Cancellat
             _ = ticks.tick() => {}
             () = stop.cancelled() => return,
         }
-        let (asked, instant) = desk.gate.moment();
+        let asked = Instant::now();
         match last_event(&context).await {
-            Ok((producer, number)) => desk.gate.mark(asked, instant, producer, number),
+            Ok((producer, number)) => desk.gate.mark(asked, producer, number),
             // How far behind this leaves counted data is told by the gate.
             Err(failure) => tracing::debug!(error = %failure, "the ledger does not tell its last event"),
         }

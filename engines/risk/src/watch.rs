@@ -142,9 +142,12 @@ impl Watch {
     /// Reads decisions that are newer than what is known, and forgets old ones.
     async fn load(&self, at: Timestamp) -> Result<(), DbError> {
         let oldest = bucket_of(at) - HISTORY_SECONDS;
-        let version = self.known().version;
-        let (version, newer) = store::decisions(self.desk.door.db(), version, oldest).await?;
+        let before = self.known().version;
+        let (version, newer) = store::decisions(self.desk.door.db(), before, oldest).await?;
         let mut known = self.known();
+        if version < before {
+            known.histories.clear();
+        }
         for (scope, history) in newer {
             known.histories.entry(scope).or_default().extend(history);
         }

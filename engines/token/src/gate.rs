@@ -10,6 +10,7 @@ use deltran_api::risk::v1 as risk;
 use deltran_api::risk::v1::risk_service_client::RiskServiceClient;
 use deltran_api::token::v1::Party;
 use deltran_events::data::transactions::SettlementModel;
+use deltran_runtime::metrics::Metrics;
 use deltran_runtime::peers::Peers;
 use deltran_runtime::wire::{parse_optional, to_money};
 use deltran_runtime::{EngineContext, Failure};
@@ -19,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::Settings;
 use crate::domain::command::{By, Command, Gates, Instruction, ScreeningDecision};
 use crate::domain::refusal::{Refusal, RefusalCode};
+use crate::turn::Call;
 use crate::writer::{Decided, WriterHandle, received};
 
 /// A parsed submission with the parties that compliance sees and the ledger never does.
@@ -33,6 +35,11 @@ pub struct Draft {
     /// Who asked.
     pub by: By,
 }
+
+/// Raised while compliance or risk does not answer: nothing new passes then.
+const SILENT: &str = "gates_silent";
+/// How often a call may find that another gate answers.
+const TURNS_OF_A_CALL: usize = 3;
 
 struct Request {
     drafts: Vec<Draft>,
@@ -54,19 +61,22 @@ pub struct GateStage {
     gates: Arc<GateClients>,
     writer: WriterHandle,
     settings: Settings,
+    metrics: Metrics,
 }
 
 struct GateClients {
     peers: Peers,
     timeout: Duration,
+    writer: WriterHandle,
 }
 
 /// The submit path in front of a writer.
 pub fn submissions(context: &EngineContext, writer: WriterHandle, settings: Settings) -> (Submissions, GateStage) {
     let (sender, receiver) = mpsc::unbounded_channel();
     let timeout = Duration::from_millis(settings.gate_timeout_ms);
-    let gates = Arc::new(GateClients { peers: context.peers.clone(), timeout });
-    let stage = GateStage { requests: receiver, gates: gates.clone(), writer: writer.clone(), settings };
+    let gates = Arc::new(GateClients { peers: context.peers.clone(), timeout, writer: writer.clone() });
+    let metrics = context.metrics.clone();
+    let stage = GateStage { requests: receiver, gates: gates.clone(), writer: writer.clone(), settings, metrics };
     (Submissions { requests: sender, gates, writer }, stage)
 }
 
@@ -86,12 +96,16 @@ impl Submissions {
         received(receiver.await)
     }
 
-    /// What risk says about a transaction that compliance releases.
+    /// What risk says about a transaction that compliance releases, and the call, which is to go to the writer
+    /// with the command.
     ///
     /// # Errors
     /// `unavailable`: it cannot be released now.
-    pub async fn risk_of_release(&self, instruction: &Instruction) -> Result<Gates, Failure> {
-        self.gates.ask_risk(instruction).await
+    pub async fn risk_of_release(&self, instruction: &Instruction) -> Result<(Gates, Arc<Call>), Failure> {
+        self.writer.admit()?;
+        let call = self.writer.turns().call();
+        let gates = self.gates.ask_risk(instruction, &call).await?;
+        Ok((gates, call))
     }
 }
 
@@ -119,15 +133,19 @@ impl GateStage {
     async fn pass(&self, group: Vec<Request>) {
         let mut verdicts = Vec::with_capacity(group.iter().map(|r| r.drafts.len()).sum());
         let drafts: Vec<&Draft> = group.iter().flat_map(|r| &r.drafts).collect();
+        let call = self.writer.turns().call();
+        let mut silent = false;
         for chunk in drafts.chunks(self.settings.gate_batch) {
-            match self.gates.ask(chunk).await {
+            match self.gates.ask(chunk, &call).await {
                 Ok(gates) => verdicts.extend(gates.into_iter().map(|g| g.map(Box::new))),
                 Err(failure) => {
+                    silent = true;
                     tracing::warn!(error = %failure, transactions = chunk.len(), "a gate did not answer: nothing passes");
                     verdicts.extend(chunk.iter().map(|_| Err(failure.message.clone())));
                 }
             }
         }
+        self.metrics.alert(SILENT, silent);
         let mut verdicts = verdicts.into_iter();
         for request in group {
             let commands = request
@@ -136,7 +154,7 @@ impl GateStage {
                 .zip(verdicts.by_ref())
                 .map(|(draft, gates)| Command::Submit { instruction: Box::new(draft.instruction), gates, by: draft.by })
                 .collect();
-            let results = self.writer.send(commands, Some(request.room));
+            let results = self.writer.send(commands, Some(request.room), Some(call.clone()));
             tokio::spawn(async move {
                 let _gone = request.reply.send(received(results.await));
             });
@@ -146,7 +164,7 @@ impl GateStage {
 
 impl GateClients {
     /// Asks both gates at once; one verdict per draft, in order, or why there is none for now.
-    async fn ask(&self, drafts: &[&Draft]) -> Result<Vec<Result<Gates, String>>, Failure> {
+    async fn ask(&self, drafts: &[&Draft], call: &Call) -> Result<Vec<Result<Gates, String>>, Failure> {
         let screen = async {
             let subjects = drafts.iter().map(|d| screen_subject(d)).collect();
             let mut client = ComplianceServiceClient::new(self.peers.to(crate::NAME, "compliance")?);
@@ -154,28 +172,58 @@ impl GateClients {
                 client.screen_batch(compliance::ScreenBatchRequest { subjects }).await?.into_inner().results,
             )
         };
-        let assess = async {
-            let subjects = drafts.iter().map(|d| assess_subject(&d.instruction)).collect();
-            let mut client = RiskServiceClient::new(self.peers.to(crate::NAME, "risk")?);
-            Ok::<_, Failure>(client.assess_batch(risk::AssessBatchRequest { subjects }).await?.into_inner().verdicts)
-        };
+        let assess = self.assess(drafts.iter().map(|d| assess_subject(&d.instruction)).collect(), call);
         let both = async { tokio::try_join!(screen, assess) };
-        let (screened, assessed) = tokio::time::timeout(self.timeout, both).await.map_err(|_| self.late())??;
+        let (screened, (turn, assessed)) =
+            tokio::time::timeout(self.timeout, both).await.map_err(|_| self.late())??;
         if screened.len() != drafts.len() || assessed.len() != drafts.len() {
             return Err(Failure::unavailable("a gate answered for another number of transactions"));
         }
-        drafts.iter().zip(screened).zip(assessed).map(|((draft, s), a)| combine(draft, s, a)).collect()
+        drafts.iter().zip(screened).zip(assessed).map(|((draft, s), a)| combine(draft, s, a, turn)).collect()
+    }
+
+    /// Asks risk in the present turn, which the verdicts belong to. Where another gate answers than the one that
+    /// the ledger listens to, or it listens to none yet, it listens to that one from then on.
+    async fn assess(
+        &self,
+        subjects: Vec<risk::AssessSubject>,
+        call: &Call,
+    ) -> Result<(u64, Vec<risk::Verdict>), Failure> {
+        let mut client = RiskServiceClient::new(self.peers.to(crate::NAME, "risk")?);
+        let mut heard = None;
+        for _ in 0..TURNS_OF_A_CALL {
+            if let Some(gate) = heard.take() {
+                self.writer.listen_to(gate).await?;
+            }
+            let present = self.writer.turns().present();
+            let number = present.as_ref().map_or(0, |(turn, _)| turn.number);
+            let asked = present.map(|(turn, done)| risk::Turn {
+                term: turn.term,
+                number: turn.number,
+                gate: turn.gate,
+                producer: turn.producer,
+                last_event: turn.last_event,
+                call: call.number(),
+                done,
+            });
+            let gate_of_turn = asked.as_ref().map(|turn| turn.gate.clone());
+            let request = risk::AssessBatchRequest { subjects: subjects.clone(), turn: asked };
+            let answer = client.assess_batch(request).await?.into_inner();
+            if gate_of_turn.as_deref() == Some(&answer.gate) {
+                return Ok((number, answer.verdicts));
+            }
+            if answer.gate.is_empty() {
+                return Err(Failure::unavailable("a gate of risk does not say which one it is"));
+            }
+            heard = Some(answer.gate);
+        }
+        Err(Failure::unavailable("several gates of risk answer by turns: peers.risk must lead to one process"))
     }
 
     /// Asks risk about a transaction that compliance releases; what it says stands for both gates.
-    async fn ask_risk(&self, i: &Instruction) -> Result<Gates, Failure> {
-        let subject = risk::AssessSubject { release: true, ..assess_subject(i) };
-        let assess = async {
-            let mut client = RiskServiceClient::new(self.peers.to(crate::NAME, "risk")?);
-            let request = risk::AssessBatchRequest { subjects: vec![subject] };
-            Ok::<_, Failure>(client.assess_batch(request).await?.into_inner().verdicts)
-        };
-        let verdicts = tokio::time::timeout(self.timeout, assess).await.map_err(|_| self.late())??;
+    async fn ask_risk(&self, i: &Instruction, call: &Call) -> Result<Gates, Failure> {
+        let assess = self.assess(vec![risk::AssessSubject { release: true, ..assess_subject(i) }], call);
+        let (turn, verdicts) = tokio::time::timeout(self.timeout, assess).await.map_err(|_| self.late())??;
         let Ok([verdict]) = <[risk::Verdict; 1]>::try_from(verdicts) else {
             return Err(Failure::unavailable("risk answered for another number of transactions"));
         };
@@ -188,6 +236,7 @@ impl GateClients {
             risk_refusal: None,
             risk_version: 0,
             risk_window: None,
+            turn,
         };
         add_risk(i, released, verdict)?.map_err(Failure::unavailable)
     }
@@ -226,6 +275,7 @@ fn combine(
     draft: &Draft,
     screened: compliance::ScreenResult,
     assessed: risk::Verdict,
+    turn: u64,
 ) -> Result<Result<Gates, String>, Failure> {
     if screened.transaction_id != draft.instruction.id.to_string() {
         return Err(Failure::unavailable("a gate answered for another transaction"));
@@ -246,6 +296,7 @@ fn combine(
         risk_refusal: None,
         risk_version: 0,
         risk_window: None,
+        turn,
     };
     add_risk(&draft.instruction, screened, assessed)
 }

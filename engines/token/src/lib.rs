@@ -8,6 +8,7 @@ pub mod domain;
 mod gate;
 mod grpc;
 pub mod store;
+pub mod turn;
 pub mod writer;
 
 use deltran_messaging::{Broker, Outbox, Relay};

@@ -18,6 +18,7 @@ use crate::domain::command::{Answer, Applied, Command};
 use crate::domain::ledger::Ledger;
 use crate::domain::refusal::Denied;
 use crate::store::{Batch, Store, Wanted, WriterState};
+use crate::turn::{Call, Turn, Turns};
 
 /// A batch that takes longer has lost its database.
 const LONGEST_BATCH: Duration = Duration::from_secs(10);
@@ -32,12 +33,34 @@ struct Job {
     reply: oneshot::Sender<Reply>,
     /// Room in the queue, given back when the job is answered.
     _room: Option<OwnedSemaphorePermit>,
+    /// The call of a gate that these come from, done when the job is answered.
+    _call: Option<Arc<Call>>,
+}
+
+/// Somebody asks the writer to listen to a gate of risk from now on.
+struct Listen {
+    gate: String,
+    reply: oneshot::Sender<Result<Turn, Failure>>,
+}
+
+/// What the writer does next.
+enum Next {
+    Batch(Vec<Job>),
+    Listen(Listen),
+}
+
+/// What waits for the writer.
+struct Waiting {
+    jobs: mpsc::UnboundedReceiver<Job>,
+    listens: mpsc::UnboundedReceiver<Listen>,
 }
 
 /// The way to the writer. Cloning shares it.
 #[derive(Clone)]
 pub struct WriterHandle {
     jobs: mpsc::UnboundedSender<Job>,
+    listens: mpsc::UnboundedSender<Listen>,
+    turns: Turns,
     room: Arc<Semaphore>,
     capacity: usize,
     leading: Arc<AtomicBool>,
@@ -54,18 +77,23 @@ pub struct Writer {
     store: Store,
     outbox: Outbox,
     settings: Settings,
-    jobs: Arc<Mutex<mpsc::UnboundedReceiver<Job>>>,
+    waiting: Arc<Mutex<Waiting>>,
+    turns: Turns,
     leading: Arc<AtomicBool>,
     idle: Arc<Notify>,
 }
 
 /// A writer and the way to it.
 pub fn writer(context: EngineContext, store: Store, outbox: Outbox, settings: Settings) -> (WriterHandle, Writer) {
-    let (sender, receiver) = mpsc::unbounded_channel();
+    let (sender, jobs) = mpsc::unbounded_channel();
+    let (listens, receiver) = mpsc::unbounded_channel();
+    let turns = Turns::default();
     let leading = Arc::new(AtomicBool::new(false));
     let idle = Arc::new(Notify::new());
     let handle = WriterHandle {
         jobs: sender,
+        listens,
+        turns: turns.clone(),
         room: Arc::new(Semaphore::new(settings.max_waiting)),
         capacity: settings.max_waiting,
         leading: leading.clone(),
@@ -74,8 +102,8 @@ pub fn writer(context: EngineContext, store: Store, outbox: Outbox, settings: Se
         max_backlog: context.config.messaging.max_outbox_backlog,
         metrics: context.metrics.clone(),
     };
-    let jobs = Arc::new(Mutex::new(receiver));
-    (handle, Writer { context, store, outbox, settings, jobs, leading, idle })
+    let waiting = Arc::new(Mutex::new(Waiting { jobs, listens: receiver }));
+    (handle, Writer { context, store, outbox, settings, waiting, turns, leading, idle })
 }
 
 impl WriterHandle {
@@ -118,18 +146,41 @@ impl WriterHandle {
         u32::try_from(transactions.clamp(1, self.capacity)).unwrap_or(u32::MAX)
     }
 
-    /// Queues commands; the receiver gets their results after COMMIT, in order.
-    pub fn send(&self, commands: Vec<Command>, room: Option<OwnedSemaphorePermit>) -> oneshot::Receiver<Reply> {
+    /// Queues commands; the receiver gets their results after COMMIT, in order. `call` is that of the gate that
+    /// they come from.
+    pub fn send(
+        &self,
+        commands: Vec<Command>,
+        room: Option<OwnedSemaphorePermit>,
+        call: Option<Arc<Call>>,
+    ) -> oneshot::Receiver<Reply> {
         let (reply, receiver) = oneshot::channel();
         // A closed channel drops the reply, which the receiver sees.
-        let _closed = self.jobs.send(Job { commands, reply, _room: room });
+        let _closed = self.jobs.send(Job { commands, reply, _room: room, _call: call });
         receiver
     }
 
-    /// Carries out one command and waits for its COMMIT.
-    pub async fn execute(&self, command: Command) -> Result<Decided, Failure> {
+    /// Turns of the gate that the writer listens to.
+    pub fn turns(&self) -> &Turns {
+        &self.turns
+    }
+
+    /// Listens to a gate from now on, once everything before is decided and committed.
+    ///
+    /// # Errors
+    /// `unavailable` where this process does not lead.
+    pub async fn listen_to(&self, gate: String) -> Result<Turn, Failure> {
         self.admit()?;
-        let mut results = received(self.send(vec![command], None).await)?;
+        let (reply, receiver) = oneshot::channel();
+        // A closed channel drops the reply, which the receiver sees.
+        let _closed = self.listens.send(Listen { gate, reply });
+        received(receiver.await)
+    }
+
+    /// Carries out one command and waits for its COMMIT. `call` is that of the gate that it comes from.
+    pub async fn execute(&self, command: Command, call: Option<Arc<Call>>) -> Result<Decided, Failure> {
+        self.admit()?;
+        let mut results = received(self.send(vec![command], None, call).await)?;
         results.pop().ok_or_else(|| Failure::internal("the writer gave no answer"))
     }
 
@@ -138,7 +189,8 @@ impl WriterHandle {
         while self.leading.load(Ordering::Acquire) {
             let idle = self.idle.notified();
             let (reply, receiver) = oneshot::channel();
-            if self.jobs.send(Job { commands: Vec::new(), reply, _room: None }).is_err() || receiver.await.is_ok() {
+            let job = Job { commands: Vec::new(), reply, _room: None, _call: None };
+            if self.jobs.send(job).is_err() || receiver.await.is_ok() {
                 return;
             }
             idle.await;
@@ -147,7 +199,7 @@ impl WriterHandle {
 }
 
 /// The reply of the writer; one that was dropped means that the process stops.
-pub fn received(reply: Result<Reply, oneshot::error::RecvError>) -> Reply {
+pub fn received<T>(reply: Result<Result<T, Failure>, oneshot::error::RecvError>) -> Result<T, Failure> {
     reply.unwrap_or_else(|_| Err(Failure::unavailable("the process is stopping: try again with the same id")))
 }
 
@@ -171,13 +223,15 @@ impl Writer {
     }
 
     async fn term(self, epoch: Epoch, term: CancellationToken) {
-        let mut jobs = self.jobs.lock().await;
+        let mut waiting = self.waiting.lock().await;
         'load: while !term.is_cancelled() {
+            // What a gate said before may have been decided, or not: it is asked anew.
+            self.turns.end();
             let (mut ledger, mut state) = match self.store.load().await {
                 Ok(loaded) => loaded,
                 Err(error) => {
                     self.context.health.not_ready("token.writer", error.to_string());
-                    refuse_waiting(&mut jobs, &error);
+                    waiting.refuse(&error);
                     wait(Duration::from_millis(300), &term).await;
                     continue;
                 }
@@ -186,8 +240,12 @@ impl Writer {
             self.context.health.ready("token.writer");
             self.leading.store(true, Ordering::Release);
             loop {
-                let Some(batch) = self.next(&mut jobs, &ledger, &term).await else { break 'load };
-                match self.batch(&mut ledger, &mut state, batch, &epoch).await {
+                let done = match self.next(&mut waiting, &ledger, &term).await {
+                    None => break 'load,
+                    Some(Next::Batch(batch)) => self.batch(&mut ledger, &mut state, batch, &epoch).await,
+                    Some(Next::Listen(asked)) => self.listen(&mut ledger, asked, &epoch).await,
+                };
+                match done {
                     Ok(()) => {}
                     Err(DbError::NotLeader) => break 'load,
                     Err(error) => {
@@ -199,22 +257,20 @@ impl Writer {
             }
         }
         self.leading.store(false, Ordering::Release);
+        self.turns.end();
         self.idle.notify_waiters();
-        refuse_waiting(&mut jobs, &DbError::NotLeader);
+        waiting.refuse(&DbError::NotLeader);
     }
 
     /// The first job that waits and everything behind it, up to the bound. Empty where only reservations
     /// ran out. `None` at the end of the term.
-    async fn next(
-        &self,
-        jobs: &mut mpsc::UnboundedReceiver<Job>,
-        ledger: &Ledger,
-        term: &CancellationToken,
-    ) -> Option<Vec<Job>> {
+    async fn next(&self, waiting: &mut Waiting, ledger: &Ledger, term: &CancellationToken) -> Option<Next> {
+        let Waiting { jobs, listens } = waiting;
         let now = self.context.clock.now();
         let until_expiry = ledger.expiries.first().map(|e| (e.at.micros() - now.micros()).max(0) as u64);
         let first = tokio::select! {
             biased;
+            asked = listens.recv() => return asked.map(Next::Listen),
             job = jobs.recv() => Some(job?),
             () = term.cancelled() => return None,
             () = tokio::time::sleep(Duration::from_micros(until_expiry.unwrap_or(u64::MAX >> 12))) => None,
@@ -227,7 +283,39 @@ impl Writer {
             batch.push(job);
         }
         self.context.metrics.queue_depth.with_label_values(&["writer"]).set(jobs.len() as i64);
-        Some(batch)
+        Some(Next::Batch(batch))
+    }
+
+    /// Begins a turn of a gate, behind everything that was decided before.
+    async fn listen(&self, ledger: &mut Ledger, asked: Listen, epoch: &Epoch) -> Result<(), DbError> {
+        // Two callers may have met the same gate.
+        if let Some((turn, _)) = self.turns.present().filter(|(turn, _)| turn.gate == asked.gate) {
+            let _gone = asked.reply.send(Ok(turn));
+            return Ok(());
+        }
+        let last = async {
+            let mut tx = self.store.db().begin().await?;
+            epoch.check(&mut tx).await?;
+            let last = Store::last_event(&mut tx).await?;
+            tx.commit().await?;
+            Ok(last)
+        };
+        let late = |_| Err(DbError::Unavailable(format!("it took longer than {} s", LONGEST_BATCH.as_secs())));
+        match tokio::time::timeout(LONGEST_BATCH, last).await.unwrap_or_else(late) {
+            Ok((producer_epoch, last_event)) => {
+                let term = u64::try_from(epoch.number()).unwrap_or(0);
+                let producer = self.outbox.producer(producer_epoch);
+                let turn = self.turns.begin(term, asked.gate, producer, last_event);
+                ledger.turn = turn.number;
+                tracing::info!(turn.term, turn.number, turn.gate, turn.last_event, "the ledger listens to a gate");
+                let _gone = asked.reply.send(Ok(turn));
+                Ok(())
+            }
+            Err(error) => {
+                let _gone = asked.reply.send(Err(public(&error)));
+                Err(error)
+            }
+        }
     }
 
     async fn batch(
@@ -254,12 +342,14 @@ impl Writer {
             Ok((results, after)) => {
                 *state = after;
                 self.outbox.committed(after.assigned);
+                self.turns.committed(after.assigned);
                 self.count(&results);
                 answer(batch, results);
                 Ok(())
             }
             Err((error, decided)) => {
                 tracing::warn!(%error, "a batch was not committed");
+                self.turns.end();
                 match (self.fate(state, epoch, &error, decided.is_some()).await, decided) {
                     (Fate::Committed, Some(results)) => answer(batch, results),
                     (Fate::NotCommitted | Fate::Committed, _) => fail(batch, &error),
@@ -376,9 +466,14 @@ fn public(error: &DbError) -> Failure {
     }
 }
 
-fn refuse_waiting(jobs: &mut mpsc::UnboundedReceiver<Job>, error: &DbError) {
-    while let Ok(job) = jobs.try_recv() {
-        let _gone = job.reply.send(Err(public(error)));
+impl Waiting {
+    fn refuse(&mut self, error: &DbError) {
+        while let Ok(job) = self.jobs.try_recv() {
+            let _gone = job.reply.send(Err(public(error)));
+        }
+        while let Ok(asked) = self.listens.try_recv() {
+            let _gone = asked.reply.send(Err(public(error)));
+        }
     }
 }
 

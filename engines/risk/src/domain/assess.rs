@@ -11,7 +11,7 @@ use deltran_kernel::{Currency, Minor, Money, ParticipantId, Timestamp, Transacti
 use super::book::Book;
 use super::breaker::{BreakerState, Recovery};
 use super::count::{Fact, Payment};
-use super::flight::{Flight, Passage};
+use super::flight::{Flight, Passage, Ticket};
 use super::limit::Rate;
 use super::rules::Rules;
 use super::scope::{Corridor, Scope};
@@ -134,8 +134,8 @@ impl Gatekeeper {
         self.book.version = version;
     }
 
-    /// Decides on a transaction, and counts it where it passes.
-    pub fn admit(&mut self, subject: &Subject, known: &Known, now: Timestamp) -> Verdict {
+    /// Decides on a transaction, and counts it where it passes, as of the call `ticket`.
+    pub fn admit(&mut self, subject: &Subject, ticket: Ticket, known: &Known, now: Timestamp) -> Verdict {
         self.rules.advance(now);
         // The ledger refuses these before it looks at what risk says, and answers what it has decided.
         let decided = !subject.release && self.flight.is_decided(subject.id);
@@ -158,7 +158,7 @@ impl Gatekeeper {
             (Verdict::Pass { window }, earlier) => {
                 let window = window.filter(|window| earlier.is_none_or(|e| e.window == Some(*window)));
                 let (gross, release) = (subject.gross, subject.release);
-                self.flight.pass(subject.id, Passage { payment, gross, window, at: now, release });
+                self.flight.pass(subject.id, Passage { payment, gross, window, ticket, release });
                 self.count_probes(subject, now);
             }
             (_, Some(earlier)) => self.flight.pass(subject.id, earlier),

@@ -97,12 +97,12 @@ fn breakers_come_in_their_order() {
             state: BreakerState::Open,
             reason: format!("because {}", all[first]),
         };
-        assert_eq!(keeper.admit(&pays(1, 1), &Ok(()), NOW), Verdict::Refused(expected));
+        assert_eq!(keeper.admit(&pays(1, 1), Ticket::default(), &Ok(()), NOW), Verdict::Refused(expected));
     }
     for other in ["currency:EUR", "participant:CHARUSXX", "corridor:IN-AE"] {
         let mut keeper = keeper();
         breaker(&mut keeper, other, BreakerState::Open);
-        assert!(passes(&keeper.admit(&pays(1, 1), &Ok(()), NOW)), "{other}");
+        assert!(passes(&keeper.admit(&pays(1, 1), Ticket::default(), &Ok(()), NOW)), "{other}");
     }
 }
 
@@ -124,7 +124,7 @@ fn limits_come_in_their_order() {
     for first in 0..steps.len() {
         let mut keeper = keeper();
         steps[first..].iter().for_each(|(_, set)| set(&mut keeper));
-        let found = match keeper.admit(&pays(1, 10), &Ok(()), NOW) {
+        let found = match keeper.admit(&pays(1, 10), Ticket::default(), &Ok(()), NOW) {
             Verdict::Refused(Stop::Breaker { .. }) => None,
             Verdict::Refused(Stop::Amount { kind, .. }) => Some(kind),
             Verdict::Refused(Stop::Rate { .. }) => Some(LimitKind::Rate),
@@ -148,7 +148,7 @@ fn the_smaller_maximum_counts() {
         let mut keeper = keeper();
         keeper.rules.maxima.extend(for_all.map(|m| (currency(), minor(m))));
         keeper.rules.maxima_of.extend(own.map(|m| ((bank("ALFAAEXX"), currency()), minor(m))));
-        let verdict = keeper.admit(&pays(1, units), &Ok(()), NOW);
+        let verdict = keeper.admit(&pays(1, units), Ticket::default(), &Ok(()), NOW);
         let stopped = (!passes(&verdict)).then(|| headroom(verdict, LimitKind::SingleTransactionMaximum));
         assert_eq!(stopped, stopped_at, "{for_all:?} {own:?} {units}");
     }
@@ -159,13 +159,14 @@ fn the_smaller_maximum_counts() {
 fn a_batch_counts_what_it_let_pass() {
     let mut keeper = keeper();
     bilateral(&mut keeper, 100);
-    let verdicts: Vec<bool> = (1..=3).map(|n| passes(&keeper.admit(&pays(n, 60), &Ok(()), NOW))).collect();
+    let verdicts: Vec<bool> =
+        (1..=3).map(|n| passes(&keeper.admit(&pays(n, 60), Ticket::default(), &Ok(()), NOW))).collect();
     assert_eq!(verdicts, [true, false, false]);
-    assert!(passes(&keeper.admit(&pays(4, 40), &Ok(()), NOW)), "exactly to the limit");
-    assert_eq!(headroom(keeper.admit(&pays(5, 1), &Ok(()), NOW), LimitKind::Bilateral), 0);
+    assert!(passes(&keeper.admit(&pays(4, 40), Ticket::default(), &Ok(()), NOW)), "exactly to the limit");
+    assert_eq!(headroom(keeper.admit(&pays(5, 1), Ticket::default(), &Ok(()), NOW), LimitKind::Bilateral), 0);
     // The other way is another limit, and a gross transaction owes nothing.
-    assert!(passes(&keeper.admit(&subject(6, "BRAVINXX", "ALFAAEXX", 1_000), &Ok(()), NOW)));
-    assert!(passes(&keeper.admit(&Subject { gross: true, ..pays(7, 1_000) }, &Ok(()), NOW)));
+    assert!(passes(&keeper.admit(&subject(6, "BRAVINXX", "ALFAAEXX", 1_000), Ticket::default(), &Ok(()), NOW)));
+    assert!(passes(&keeper.admit(&Subject { gross: true, ..pays(7, 1_000) }, Ticket::default(), &Ok(()), NOW)));
 }
 
 /// What comes back counts once, what is refused counts no more, and the same id counts once.
@@ -174,28 +175,31 @@ fn under_way_and_counted_are_never_the_same_amount_twice() {
     let mut keeper = keeper();
     bilateral(&mut keeper, 100);
     for _ in 0..3 {
-        assert!(passes(&keeper.admit(&pays(1, 60), &Ok(()), NOW)), "asked again");
+        assert!(passes(&keeper.admit(&pays(1, 60), Ticket::default(), &Ok(()), NOW)), "asked again");
     }
-    assert!(matches!(keeper.admit(&pays(1, 61), &Ok(()), NOW), Verdict::Undecided(_)), "another body");
+    assert!(
+        matches!(keeper.admit(&pays(1, 61), Ticket::default(), &Ok(()), NOW), Verdict::Undecided(_)),
+        "another body"
+    );
     count(&mut keeper, &[committed(&pays(1, 60), window(1))]);
-    assert_eq!(headroom(keeper.admit(&pays(2, 41), &Ok(()), NOW), LimitKind::Bilateral), 40);
-    assert!(passes(&keeper.admit(&pays(1, 60), &Ok(()), NOW)), "the ledger answers what it decided");
-    assert!(passes(&keeper.admit(&pays(3, 40), &Ok(()), NOW)));
+    assert_eq!(headroom(keeper.admit(&pays(2, 41), Ticket::default(), &Ok(()), NOW), LimitKind::Bilateral), 40);
+    assert!(passes(&keeper.admit(&pays(1, 60), Ticket::default(), &Ok(()), NOW)), "the ledger answers what it decided");
+    assert!(passes(&keeper.admit(&pays(3, 40), Ticket::default(), &Ok(()), NOW)));
     count(&mut keeper, &[Fact::Refused { id: pays(3, 40).id, decision: None, at: NOW }]);
-    assert!(passes(&keeper.admit(&pays(4, 40), &Ok(()), NOW)));
+    assert!(passes(&keeper.admit(&pays(4, 40), Ticket::default(), &Ok(()), NOW)));
     count(&mut keeper, &[Fact::Settled { windows: vec![window(1)], currency: currency() }]);
-    assert_eq!(headroom(keeper.admit(&pays(5, 61), &Ok(()), NOW), LimitKind::Bilateral), 60);
+    assert_eq!(headroom(keeper.admit(&pays(5, 61), Ticket::default(), &Ok(()), NOW), LimitKind::Bilateral), 60);
 }
 
 #[test]
 fn a_held_transaction_counts_when_it_is_released() {
     let mut keeper = keeper();
     bilateral(&mut keeper, 100);
-    assert!(passes(&keeper.admit(&pays(1, 60), &Ok(()), NOW)));
+    assert!(passes(&keeper.admit(&pays(1, 60), Ticket::default(), &Ok(()), NOW)));
     count(&mut keeper, &[Fact::Held { id: pays(1, 60).id }]);
-    assert!(passes(&keeper.admit(&pays(2, 60), &Ok(()), NOW)), "held, it reserves nothing");
+    assert!(passes(&keeper.admit(&pays(2, 60), Ticket::default(), &Ok(()), NOW)), "held, it reserves nothing");
     let released = Subject { release: true, ..pays(1, 60) };
-    assert_eq!(headroom(keeper.admit(&released, &Ok(()), NOW), LimitKind::Bilateral), 40);
+    assert_eq!(headroom(keeper.admit(&released, Ticket::default(), &Ok(()), NOW), LimitKind::Bilateral), 40);
 }
 
 /// What the payer is owed in the open window lets it pay more, in that window only; what is reserved lands
@@ -205,22 +209,29 @@ fn an_offset_counts_in_its_window_only() {
     let mut keeper = keeper();
     bilateral(&mut keeper, 100);
     count(&mut keeper, &[committed(&subject(1, "BRAVINXX", "ALFAAEXX", 1_000), window(1))]);
-    assert_eq!(keeper.admit(&pays(2, 100), &Ok(()), NOW), Verdict::Pass { window: None });
+    assert_eq!(keeper.admit(&pays(2, 100), Ticket::default(), &Ok(()), NOW), Verdict::Pass { window: None });
     let in_window = Verdict::Pass { window: Some(window(1)) };
     // 100 are under way anywhere: at worst in the next window, where nothing offsets them.
-    assert_eq!(keeper.admit(&pays(3, 900), &Ok(()), NOW), in_window);
-    assert_eq!(keeper.admit(&pays(4, 100), &Ok(()), NOW), in_window);
-    assert_eq!(headroom(keeper.admit(&pays(5, 1), &Ok(()), NOW), LimitKind::Bilateral), 0);
+    assert_eq!(keeper.admit(&pays(3, 900), Ticket::default(), &Ok(()), NOW), in_window);
+    assert_eq!(keeper.admit(&pays(4, 100), Ticket::default(), &Ok(()), NOW), in_window);
+    assert_eq!(headroom(keeper.admit(&pays(5, 1), Ticket::default(), &Ok(()), NOW), LimitKind::Bilateral), 0);
     count(&mut keeper, &[committed(&pays(2, 100), window(1)), committed(&pays(3, 900), window(1))]);
-    assert_eq!(headroom(keeper.admit(&pays(5, 1), &Ok(()), NOW), LimitKind::Bilateral), 0);
+    assert_eq!(headroom(keeper.admit(&pays(5, 1), Ticket::default(), &Ok(()), NOW), LimitKind::Bilateral), 0);
     count(&mut keeper, &[Fact::Refused { id: pays(4, 1).id, decision: None, at: NOW }]);
     let reserved = Subject { two_phase: true, ..pays(6, 101) };
-    assert_eq!(headroom(keeper.admit(&reserved, &Ok(()), NOW), LimitKind::Bilateral), 100);
+    assert_eq!(headroom(keeper.admit(&reserved, Ticket::default(), &Ok(()), NOW), LimitKind::Bilateral), 100);
     count(&mut keeper, &[committed(&subject(7, "BRAVINXX", "ALFAAEXX", 500), window(1))]);
-    assert_eq!(headroom(keeper.admit(&reserved, &Ok(()), NOW), LimitKind::Bilateral), 100, "it may land elsewhere");
-    assert_eq!(keeper.admit(&pays(8, 600), &Ok(()), NOW), in_window);
+    assert_eq!(
+        headroom(keeper.admit(&reserved, Ticket::default(), &Ok(()), NOW), LimitKind::Bilateral),
+        100,
+        "it may land elsewhere"
+    );
+    assert_eq!(keeper.admit(&pays(8, 600), Ticket::default(), &Ok(()), NOW), in_window);
     count(&mut keeper, &[Fact::Sealed { window: window(1), currency: currency(), next: Some(window(2)) }]);
-    assert!(!passes(&keeper.admit(&pays(9, 1), &Ok(()), NOW)), "a credit in one window hides no debt in another");
+    assert!(
+        !passes(&keeper.admit(&pays(9, 1), Ticket::default(), &Ok(()), NOW)),
+        "a credit in one window hides no debt in another"
+    );
 }
 
 #[test]
@@ -229,13 +240,19 @@ fn a_limit_lowered_below_present_use_blocks_new_debits_only() {
     bilateral(&mut keeper, 1_000);
     count(&mut keeper, &[committed(&pays(1, 900), window(1))]);
     bilateral(&mut keeper, 100);
-    assert_eq!(headroom(keeper.admit(&pays(2, 1), &Ok(()), NOW), LimitKind::Bilateral), 0);
-    assert!(passes(&keeper.admit(&subject(3, "BRAVINXX", "ALFAAEXX", 2_000), &Ok(()), NOW)), "the other way");
+    assert_eq!(headroom(keeper.admit(&pays(2, 1), Ticket::default(), &Ok(()), NOW), LimitKind::Bilateral), 0);
+    assert!(
+        passes(&keeper.admit(&subject(3, "BRAVINXX", "ALFAAEXX", 2_000), Ticket::default(), &Ok(()), NOW)),
+        "the other way"
+    );
     count(&mut keeper, &[Fact::Sealed { window: window(1), currency: currency(), next: Some(window(2)) }]);
     count(&mut keeper, &[committed(&subject(3, "BRAVINXX", "ALFAAEXX", 2_000), window(2))]);
     // Still 900 are owed in the first window. What only uses up a credit makes no new debit.
-    assert_eq!(keeper.admit(&pays(4, 2_000), &Ok(()), NOW), Verdict::Pass { window: Some(window(2)) });
-    assert!(!passes(&keeper.admit(&pays(5, 1), &Ok(()), NOW)));
+    assert_eq!(
+        keeper.admit(&pays(4, 2_000), Ticket::default(), &Ok(()), NOW),
+        Verdict::Pass { window: Some(window(2)) }
+    );
+    assert!(!passes(&keeper.admit(&pays(5, 1), Ticket::default(), &Ok(()), NOW)));
 }
 
 #[test]
@@ -243,9 +260,12 @@ fn a_corridor_counts_every_model_for_a_day() {
     let mut keeper = keeper();
     let key = ("AE-IN".parse().unwrap(), currency());
     keeper.rules.corridor_gross.insert(key, minor(100));
-    assert!(passes(&keeper.admit(&Subject { gross: true, ..pays(1, 60) }, &Ok(()), NOW)));
+    assert!(passes(&keeper.admit(&Subject { gross: true, ..pays(1, 60) }, Ticket::default(), &Ok(()), NOW)));
     assert_eq!(
-        headroom(keeper.admit(&subject(2, "DELTAEXX", "ECHOINXX", 41), &Ok(()), NOW), LimitKind::CorridorGross),
+        headroom(
+            keeper.admit(&subject(2, "DELTAEXX", "ECHOINXX", 41), Ticket::default(), &Ok(()), NOW),
+            LimitKind::CorridorGross
+        ),
         40
     );
     let fact = committed(&pays(1, 60), window(1));
@@ -256,7 +276,7 @@ fn a_corridor_counts_every_model_for_a_day() {
         assert_eq!(headroom(verdict, LimitKind::CorridorGross), left, "after {hours} h");
     }
     assert!(
-        passes(&keeper.admit(&subject(4, "BRAVINXX", "ALFAAEXX", 999), &Ok(()), NOW)),
+        passes(&keeper.admit(&subject(4, "BRAVINXX", "ALFAAEXX", 999), Ticket::default(), &Ok(()), NOW)),
         "the way back is another one"
     );
 }
@@ -267,14 +287,17 @@ fn a_rate_counts_what_passed_and_what_was_accepted() {
     keeper.rules.rate = Some(Rate { transactions: 100, window_seconds: 60 });
     keeper.rules.rates_of.insert(bank("ALFAAEXX"), Rate { transactions: 3, window_seconds: 10 });
     for n in 1..=3 {
-        assert!(passes(&keeper.admit(&pays(n, 1), &Ok(()), NOW)));
+        assert!(passes(&keeper.admit(&pays(n, 1), Ticket::default(), &Ok(()), NOW)));
     }
-    assert!(!passes(&keeper.admit(&pays(4, 1), &Ok(()), NOW)));
-    assert!(passes(&keeper.admit(&subject(5, "BRAVINXX", "ALFAAEXX", 1), &Ok(()), NOW)), "another payer");
+    assert!(!passes(&keeper.admit(&pays(4, 1), Ticket::default(), &Ok(()), NOW)));
+    assert!(
+        passes(&keeper.admit(&subject(5, "BRAVINXX", "ALFAAEXX", 1), Ticket::default(), &Ok(()), NOW)),
+        "another payer"
+    );
     count(&mut keeper, &[committed(&pays(1, 1), window(1)), committed(&pays(2, 1), window(1))]);
     count(&mut keeper, &[Fact::Refused { id: pays(3, 1).id, decision: None, at: NOW }]);
-    assert!(passes(&keeper.admit(&pays(6, 1), &Ok(()), NOW)), "a refused one counts no more");
-    assert!(!passes(&keeper.admit(&pays(7, 1), &Ok(()), NOW)));
+    assert!(passes(&keeper.admit(&pays(6, 1), Ticket::default(), &Ok(()), NOW)), "a refused one counts no more");
+    assert!(!passes(&keeper.admit(&pays(7, 1), Ticket::default(), &Ok(()), NOW)));
     for (seconds, expected) in [(10, false), (14, false), (15, true)] {
         let verdict = keeper.judge(&pays(7, 1), &Ok(()), NOW.plus_seconds(seconds));
         assert_eq!(passes(&verdict), expected, "after {seconds} s");
@@ -315,11 +338,15 @@ fn reducing_lets_positions_shrink_only() {
             matches!(keeper.judge(&asked, &Err("stale".into()), NOW), Verdict::Undecided(_))
                 || scope.starts_with("corridor")
         );
-        let verdict = keeper.admit(&asked, &Ok(()), NOW);
+        let verdict = keeper.admit(&asked, Ticket::default(), &Ok(()), NOW);
         assert_eq!(passes(&verdict), expected, "{scope}: {payer} pays {payee} {units}");
         let gross = Subject { gross: true, id: pays(10, 1).id, ..asked };
         let covered = !matches!((scope, payee), ("corridor:AE-IN", "CHARUSXX"));
-        assert_eq!(passes(&keeper.admit(&gross, &Ok(()), NOW)), !covered, "{scope}: GROSS lowers nothing");
+        assert_eq!(
+            passes(&keeper.admit(&gross, Ticket::default(), &Ok(()), NOW)),
+            !covered,
+            "{scope}: GROSS lowers nothing"
+        );
     }
     // What is under way counts as if it came, and as if it did not.
     let mut keeper = setup();
@@ -333,13 +360,16 @@ fn reducing_lets_positions_shrink_only() {
     count(&mut keeper, &[Fact::Sealed { window: window(1), currency: currency(), next: Some(window(2)) }]);
     assert!(!passes(&keeper.judge(&pays(3, 1), &Ok(()), NOW)));
     let mut keeper = setup();
-    assert!(passes(&keeper.admit(&subject(3, "DELTUSXX", "ALFAAEXX", 500), &Ok(()), NOW)));
-    assert!(passes(&keeper.admit(&pays(4, 30), &Ok(()), NOW)));
+    assert!(passes(&keeper.admit(&subject(3, "DELTUSXX", "ALFAAEXX", 500), Ticket::default(), &Ok(()), NOW)));
+    assert!(passes(&keeper.admit(&pays(4, 30), Ticket::default(), &Ok(()), NOW)));
     breaker(&mut keeper, "global", BreakerState::Reducing);
-    assert!(!passes(&keeper.admit(&pays(5, 31), &Ok(()), NOW)), "30 of the 60 are on their way");
-    assert!(passes(&keeper.admit(&pays(6, 30), &Ok(()), NOW)));
-    assert!(!passes(&keeper.admit(&subject(7, "ALFAAEXX", "CHARUSXX", 41), &Ok(()), NOW)));
-    assert!(passes(&keeper.admit(&subject(8, "ALFAAEXX", "CHARUSXX", 40), &Ok(()), NOW)), "down to zero");
+    assert!(!passes(&keeper.admit(&pays(5, 31), Ticket::default(), &Ok(()), NOW)), "30 of the 60 are on their way");
+    assert!(passes(&keeper.admit(&pays(6, 30), Ticket::default(), &Ok(()), NOW)));
+    assert!(!passes(&keeper.admit(&subject(7, "ALFAAEXX", "CHARUSXX", 41), Ticket::default(), &Ok(()), NOW)));
+    assert!(
+        passes(&keeper.admit(&subject(8, "ALFAAEXX", "CHARUSXX", 40), Ticket::default(), &Ok(()), NOW)),
+        "down to zero"
+    );
 }
 
 #[test]
@@ -349,28 +379,31 @@ fn half_open_lets_a_few_pass_in_each_cool_down() {
     for (n, seconds, expected) in
         [(1, 0, true), (2, 0, true), (3, 1, false), (4, 59, false), (5, 60, true), (6, 60, true), (7, 61, false)]
     {
-        let verdict = keeper.admit(&pays(n, 1), &Ok(()), NOW.plus_seconds(seconds));
+        let verdict = keeper.admit(&pays(n, 1), Ticket::default(), &Ok(()), NOW.plus_seconds(seconds));
         assert_eq!(passes(&verdict), expected, "{n}");
     }
     assert!(
-        !passes(&keeper.admit(&subject(8, "BRAVINXX", "ALFAAEXX", 1), &Ok(()), NOW)),
+        !passes(&keeper.admit(&subject(8, "BRAVINXX", "ALFAAEXX", 1), Ticket::default(), &Ok(()), NOW)),
         "what it receives tells nothing of it"
     );
     let again = NOW.plus_seconds(62);
     keeper.rules.breakers.get_mut(&Scope::Participant(bank("ALFAAEXX"))).unwrap().changed_at = again;
-    assert!(passes(&keeper.admit(&pays(9, 1), &Ok(()), again)), "half open anew");
+    assert!(passes(&keeper.admit(&pays(9, 1), Ticket::default(), &Ok(()), again)), "half open anew");
 }
 
 #[test]
 fn what_is_not_known_stops_what_needs_it_and_nothing_else() {
     let stale: Known = Err("behind".into());
     let mut keeper = keeper();
-    assert!(passes(&keeper.admit(&pays(1, 1), &stale, NOW)));
+    assert!(passes(&keeper.admit(&pays(1, 1), Ticket::default(), &stale, NOW)));
     bilateral(&mut keeper, 1_000);
-    assert_eq!(keeper.admit(&pays(2, 1), &stale, NOW), Verdict::Undecided("behind".into()));
-    assert!(passes(&keeper.admit(&subject(3, "ALFAAEXX", "CHARUSXX", 1), &stale, NOW)));
+    assert_eq!(keeper.admit(&pays(2, 1), Ticket::default(), &stale, NOW), Verdict::Undecided("behind".into()));
+    assert!(passes(&keeper.admit(&subject(3, "ALFAAEXX", "CHARUSXX", 1), Ticket::default(), &stale, NOW)));
     keeper.rules.rate = Some(Rate { transactions: 1_000, window_seconds: 60 });
-    assert!(matches!(keeper.admit(&subject(4, "ALFAAEXX", "CHARUSXX", 1), &stale, NOW), Verdict::Undecided(_)));
+    assert!(matches!(
+        keeper.admit(&subject(4, "ALFAAEXX", "CHARUSXX", 1), Ticket::default(), &stale, NOW),
+        Verdict::Undecided(_)
+    ));
 }
 
 #[test]
@@ -378,10 +411,10 @@ fn what_the_ledger_refuses_anyway_counts_nowhere() {
     let mut keeper = keeper();
     bilateral(&mut keeper, 100);
     for odd in [pays(1, 0), pays(2, -500), subject(3, "ALFAAEXX", "ALFAAEXX", 5)] {
-        assert!(passes(&keeper.admit(&odd, &Ok(()), NOW)));
+        assert!(passes(&keeper.admit(&odd, Ticket::default(), &Ok(()), NOW)));
     }
     assert!(keeper.flight.is_empty());
-    assert_eq!(headroom(keeper.admit(&pays(4, 101), &Ok(()), NOW), LimitKind::Bilateral), 100);
+    assert_eq!(headroom(keeper.admit(&pays(4, 101), Ticket::default(), &Ok(()), NOW), LimitKind::Bilateral), 100);
 }
 
 /// A limit takes effect at its time in whatever process knows of it.
@@ -402,6 +435,6 @@ fn a_limit_takes_effect_at_its_time() {
         due_at: NOW,
         approval: 1,
     });
-    assert!(passes(&keeper.admit(&pays(1, 11), &Ok(()), NOW.plus_micros(-1))));
-    assert!(!passes(&keeper.admit(&pays(2, 11), &Ok(()), NOW)));
+    assert!(passes(&keeper.admit(&pays(1, 11), Ticket::default(), &Ok(()), NOW.plus_micros(-1))));
+    assert!(!passes(&keeper.admit(&pays(2, 11), Ticket::default(), &Ok(()), NOW)));
 }

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::Hash;
 
-use deltran_kernel::{Currency, ParticipantId, Timestamp, TransactionId, WindowId};
+use deltran_kernel::{Currency, ParticipantId, TransactionId, WindowId};
 
 use super::count::{Fact, Payment};
 use super::scope::Corridor;
@@ -12,8 +12,21 @@ use super::scope::Corridor;
 /// How many transactions may be under way at once before those that are not tracked make counted data
 /// unusable.
 const MOST: usize = 500_000;
+/// So many places of the queue may mean nothing before it is tidied.
+const SPARE_PLACES: usize = 1_024;
 /// How many ids are remembered that the ledger has decided.
 const REMEMBERED: usize = 200_000;
+
+/// The call of the gate in which something passed, in the order of the ledger's terms, turns and calls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Ticket {
+    /// The epoch of the ledger's writer.
+    pub term: u64,
+    /// The turn within it.
+    pub turn: u64,
+    /// The call.
+    pub call: u64,
+}
 
 /// A transaction that may still be committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,8 +37,8 @@ pub struct Passage {
     pub gross: bool,
     /// The only window that it may be committed in; any where none.
     pub window: Option<WindowId>,
-    /// When it passed.
-    pub at: Timestamp,
+    /// The call in which it passed.
+    pub ticket: Ticket,
     /// Whether it was released from HELD: that it is HELD then ends nothing.
     pub release: bool,
 }
@@ -34,13 +47,13 @@ pub struct Passage {
 #[derive(Debug, Clone, Default)]
 pub struct Flight {
     passed: HashMap<TransactionId, Passage>,
-    order: VecDeque<(Timestamp, TransactionId)>,
+    order: VecDeque<(Ticket, TransactionId)>,
     reserved: HashMap<TransactionId, Passage>,
     decided: HashSet<TransactionId>,
     decided_order: VecDeque<TransactionId>,
     sums: Totals,
-    /// The last moment at which something may have passed that is not tracked here.
-    pub blind_until: Option<Timestamp>,
+    /// The last call in which something passed that is not tracked here.
+    blind: Option<Ticket>,
 }
 
 /// Sums over everything under way; `i128` are minor units.
@@ -118,14 +131,24 @@ impl Flight {
     /// Counts a transaction that passes.
     pub fn pass(&mut self, id: TransactionId, passage: Passage) {
         if self.passed.len() >= MOST {
-            self.blind_until = self.blind_until.max(Some(passage.at));
+            self.blind = self.blind.max(Some(passage.ticket));
             return;
         }
         self.sums.change(&passage, 1, true);
-        self.order.push_back((passage.at, id));
+        self.order.push_back((passage.ticket, id));
         if let Some(before) = self.passed.insert(id, passage) {
             self.sums.change(&before, -1, true);
         }
+        // Places of what came back or passed anew mean nothing any more; where nothing expires they would pile up.
+        if self.order.len() > 2 * self.passed.len() + SPARE_PLACES {
+            let passed = &self.passed;
+            self.order.retain(|(ticket, id)| passed.get(id).is_some_and(|passage| passage.ticket == *ticket));
+        }
+    }
+
+    /// Whether something passed that was too much to be tracked.
+    pub fn is_blind(&self) -> bool {
+        self.blind.is_some()
     }
 
     /// Takes a transaction back that passed.
@@ -143,11 +166,10 @@ impl Flight {
                 self.unreserve(*id);
                 self.remember(*id);
             }
-            Fact::Reserved { id, payment, gross, at } => {
+            Fact::Reserved { id, payment, gross, .. } => {
                 self.take(*id);
                 self.remember(*id);
-                let (payment, gross) = (*payment, *gross);
-                self.reserve(*id, Passage { payment, gross, window: None, at: *at, release: false });
+                self.reserve(*id, *payment, *gross);
             }
             Fact::Held { id } => self.held(*id),
             Fact::Sealed { .. } | Fact::Settled { .. } => {}
@@ -167,8 +189,9 @@ impl Flight {
     }
 
     /// Knows of a reservation of the ledger.
-    pub fn reserve(&mut self, id: TransactionId, passage: Passage) {
+    pub fn reserve(&mut self, id: TransactionId, payment: Payment, gross: bool) {
         self.unreserve(id);
+        let passage = Passage { payment, gross, window: None, ticket: Ticket::default(), release: false };
         self.sums.change(&passage, 1, false);
         self.reserved.insert(id, passage);
     }
@@ -203,14 +226,15 @@ impl Flight {
         }
     }
 
-    /// Drops what passed at `until` or before: it has been counted, or will never be committed.
-    pub fn expire(&mut self, until: Timestamp) {
-        while let Some((at, id)) = self.order.front().copied().filter(|(at, _)| *at <= until) {
+    /// Drops what passed in calls up to this one: it has been counted, or will never be committed.
+    pub fn expire(&mut self, until: Ticket) {
+        while let Some((ticket, id)) = self.order.front().copied().filter(|(ticket, _)| *ticket <= until) {
             self.order.pop_front();
-            if self.passed.get(&id).is_some_and(|passage| passage.at == at) {
+            if self.passed.get(&id).is_some_and(|passage| passage.ticket == ticket) {
                 self.take(id);
             }
         }
+        self.blind = self.blind.filter(|ticket| *ticket > until);
     }
 
     /// What the first may still come to owe the second in any window, NET.
@@ -256,11 +280,15 @@ impl Flight {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use deltran_kernel::{Minor, Money};
+    use deltran_kernel::{Minor, Money, Timestamp};
     use proptest::prelude::*;
     use uuid::Uuid;
 
-    fn passage(units: i128, gross: bool, window: Option<u128>, at: i64) -> Passage {
+    fn call(call: u64) -> Ticket {
+        Ticket { term: 1, turn: 1, call }
+    }
+
+    fn passage(units: i128, gross: bool, window: Option<u128>, at: u64) -> Passage {
         let usd = Currency::new("USD").unwrap();
         Passage {
             payment: Payment {
@@ -270,7 +298,7 @@ mod tests {
             },
             gross,
             window: window.map(|n| WindowId::new(Uuid::from_u128(n))),
-            at: Timestamp::from_micros(at),
+            ticket: call(at),
             release: false,
         }
     }
@@ -292,7 +320,8 @@ mod tests {
         assert_eq!((flight.of_pair(payer, payee, usd), flight.in_window(payer, payee, window)), (60, 5));
         assert_eq!((flight.going_out(payer, usd), flight.coming_in(payee, usd), flight.count_of(payer)), (65, 65, 3));
         assert_eq!(flight.through(net.payment.corridor(), usd), 72);
-        flight.follow(&Fact::Reserved { id: id(1), payment: net.payment, gross: false, at: net.at });
+        let at = Timestamp::default();
+        flight.follow(&Fact::Reserved { id: id(1), payment: net.payment, gross: false, at });
         assert_eq!(
             (flight.of_pair(payer, payee, usd), flight.count_of(payer)),
             (60, 2),
@@ -301,7 +330,7 @@ mod tests {
         assert_eq!(flight.reserved_net()[&(payer, payee, usd)], 60);
         flight.follow(&Fact::Ended { id: id(1) });
         flight.follow(&Fact::Held { id: id(2) });
-        flight.follow(&Fact::Refused { id: id(3), decision: None, at: net.at });
+        flight.follow(&Fact::Refused { id: id(3), decision: None, at });
         assert_eq!(flight.sums, Totals::default(), "nothing is left");
         assert!(flight.is_decided(id(1)) && !flight.is_decided(id(2)) && flight.is_decided(id(3)));
     }
@@ -314,10 +343,42 @@ mod tests {
         // Passed anew: its earlier place in the queue means nothing any more.
         flight.pass(id(1), passage(1, false, None, 30));
         for (until, left) in [(9, 2), (10, 2), (20, 1), (29, 1), (30, 0)] {
-            flight.expire(Timestamp::from_micros(until));
+            flight.expire(call(until));
             assert_eq!(flight.len(), left, "{until}");
         }
         assert_eq!(flight.sums, Totals::default());
+        // A later turn ends whatever passed in an earlier one, whatever its calls were numbered.
+        flight.pass(id(1), passage(1, false, None, 99));
+        flight.expire(Ticket { term: 1, turn: 2, call: 0 });
+        assert!(flight.is_empty());
+    }
+
+    /// What passes again and again while nothing expires takes no more room.
+    #[test]
+    fn places_in_the_queue_do_not_pile_up() {
+        let mut flight = Flight::default();
+        for at in 0..20_000 {
+            flight.pass(id(u128::from(at % 3)), passage(1, false, None, at));
+        }
+        assert!(flight.order.len() <= 2 * 3 + SPARE_PLACES + 1, "{}", flight.order.len());
+        flight.expire(call(19_998));
+        assert_eq!(flight.len(), 1, "the latest place of each counts");
+    }
+
+    /// More than can be tracked makes counted data unusable until it is known what became of it.
+    #[test]
+    fn too_many_are_not_forgotten() {
+        let mut flight = Flight::default();
+        for n in 0..MOST as u128 {
+            flight.pass(id(n), passage(1, false, None, 1));
+        }
+        assert!(!flight.is_blind());
+        flight.pass(id(MOST as u128), passage(1, false, None, 2));
+        assert_eq!((flight.is_blind(), flight.len()), (true, MOST));
+        flight.expire(call(1));
+        assert_eq!((flight.is_blind(), flight.len()), (true, 0));
+        flight.expire(call(2));
+        assert!(!flight.is_blind());
     }
 
     proptest! {
@@ -326,8 +387,8 @@ mod tests {
         fn sums_are_exact(steps in prop::collection::vec((0u128..6, 0u8..6, 1i128..100, any::<bool>()), 0..80)) {
             let mut flight = Flight::default();
             for (at, (n, step, units, gross)) in steps.into_iter().enumerate() {
-                let passage = passage(units, gross, (units % 3 == 0).then_some(9), at as i64);
-                let (id, at) = (id(n), passage.at);
+                let passage = passage(units, gross, (units % 3 == 0).then_some(9), at as u64);
+                let (id, until, at) = (id(n), call((at as u64).saturating_sub(3)), Timestamp::default());
                 match step {
                     0 | 1 => flight.pass(id, passage),
                     2 => flight.follow(&Fact::Reserved { id, payment: passage.payment, gross, at }),
@@ -336,7 +397,7 @@ mod tests {
                         flight.follow(&Fact::Committed { id, payment, window: None, at, first: true });
                     }
                     4 => flight.follow(&Fact::Held { id }),
-                    _ => flight.expire(at.plus_micros(-3)),
+                    _ => flight.expire(until),
                 }
                 let mut expected = Totals::default();
                 flight.passed.values().for_each(|p| expected.change(p, 1, true));

@@ -17,6 +17,7 @@ pub mod liquidity;
 pub mod rules;
 pub mod scope;
 pub mod trigger;
+pub mod turn;
 
 #[cfg(test)]
 mod model_test;

@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::assess::{Gatekeeper, Known, Subject, Verdict};
 use super::breaker::{Breaker, BreakerState, Recovery};
 use super::count::{Fact, Payment};
+use super::flight::Ticket;
 use super::limit::Rate;
 use super::rules::Ceiling;
 use super::scope::Scope;
@@ -48,10 +49,9 @@ enum Op {
     Wait {
         seconds: i64,
     },
-    /// Everything in memory is lost and read anew; the ledger goes on with what it was given, or not.
-    Restart {
-        here: bool,
-    },
+    /// Another gate is asked from now on, with nothing in memory but what was counted: what the one before let
+    /// pass is decided no more.
+    Restart,
     Lower {
         units: i128,
     },
@@ -70,7 +70,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::Seal),
         1 => Just(Op::Settle),
         1 => (0..4_000i64).prop_map(|seconds| Op::Wait { seconds }),
-        1 => any::<bool>().prop_map(|here| Op::Restart { here }),
+        1 => Just(Op::Restart),
         1 => (0i128..200).prop_map(|units| Op::Lower { units }),
         1 => any::<bool>().prop_map(|on| Op::Reduce { on }),
     ]
@@ -101,7 +101,7 @@ struct Model {
     unsettled: BTreeSet<u128>,
     /// What was counted, to be read after a restart.
     counted: Vec<Fact>,
-    /// The ledger may still decide what passed before.
+    /// The ledger decided something before the present turn that is not counted.
     unknown: bool,
     /// The largest use that a lowered limit found, by pair: it may stay, and not grow.
     allowed: BTreeMap<(ParticipantId, ParticipantId), i128>,
@@ -235,7 +235,7 @@ impl Model {
 
     fn ask(&mut self, subject: Subject) {
         let known: Known = if self.unknown { Err("unknown".into()) } else { Ok(()) };
-        if let Verdict::Pass { window } = self.keeper.admit(&subject, &known, self.now) {
+        if let Verdict::Pass { window } = self.keeper.admit(&subject, Ticket::default(), &known, self.now) {
             if self.reducing && [subject.payer, subject.payee].contains(&bank(0)) {
                 self.shrinking.insert(subject.id);
             }
@@ -299,25 +299,20 @@ impl Model {
         self.counted.extend(facts);
     }
 
-    fn restart(&mut self, here: bool) {
+    fn restart(&mut self) {
         self.keeper = Gatekeeper::new(Recovery { cool_down: 60_000_000, probes: 2, refused_share: 2_000 });
         self.rules();
-        if here {
-            // The ledger stops with this process: what it had not decided it never will.
-            self.passed.clear();
-        } else {
-            self.unknown = true;
-        }
+        self.passed.clear();
         // What was committed but not counted must be counted first.
-        self.unknown |= !self.events.is_empty();
+        self.unknown = !self.events.is_empty();
         let counted = std::mem::take(&mut self.counted);
         self.keeper.count(1, &counted);
         self.counted = counted;
     }
 
     fn apply(&mut self, op: Op) {
-        // As the marks tell: nothing is under way any more, and everything is counted.
-        self.unknown &= !(self.passed.is_empty() && self.events.is_empty());
+        // As the turns tell: everything is counted that was decided before.
+        self.unknown &= !self.events.is_empty();
         match op {
             Op::Ask { payer, payee, units, gross, two_phase } => {
                 self.next += 1;
@@ -347,10 +342,10 @@ impl Model {
                 self.now = self.now.plus_seconds(seconds);
                 self.keeper.book.forget(self.now);
                 if self.passed.is_empty() && self.events.is_empty() {
-                    self.keeper.flight.expire(self.now);
+                    self.keeper.flight.expire(Ticket::default());
                 }
             }
-            Op::Restart { here } => self.restart(here),
+            Op::Restart => self.restart(),
             Op::Lower { units } => {
                 self.limit = units;
                 for (payer, payee) in [(0, 1), (1, 0), (0, 2)] {

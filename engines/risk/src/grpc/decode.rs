@@ -11,6 +11,7 @@ use deltran_runtime::{Failure, wire};
 use crate::domain::assess::Subject;
 use crate::domain::breaker::{BreakerState, SetBreaker};
 use crate::domain::limit::{LimitState, Proposal, Rate, Value};
+use crate::domain::turn::Turn;
 
 /// The longest reason, in characters.
 const MAX_REASON: usize = 300;
@@ -44,6 +45,11 @@ pub(super) fn subject(subject: &pb::AssessSubject) -> Result<Subject, Failure> {
         two_phase: subject.two_phase,
         release: subject.release,
     })
+}
+
+pub(super) fn turn(turn: pb::Turn) -> Turn {
+    let pb::Turn { term, number, producer, last_event, call, done, .. } = turn;
+    Turn { term, number, producer, last_event, call, done }
 }
 
 pub(super) fn reason(text: &str) -> Result<String, Failure> {

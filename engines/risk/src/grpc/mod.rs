@@ -54,15 +54,19 @@ impl RiskService for Service {
         &self,
         request: Request<pb::AssessBatchRequest>,
     ) -> Result<Response<pb::AssessBatchResponse>, Status> {
-        let subjects = request.into_inner().subjects;
+        let pb::AssessBatchRequest { subjects, turn } = request.into_inner();
+        let gate = self.desk.gate.name().to_owned();
+        let Some(turn) = turn.filter(|turn| turn.gate == gate) else {
+            return Ok(Response::new(pb::AssessBatchResponse { verdicts: Vec::new(), gate }));
+        };
         if subjects.len() > MAX_BATCH {
             let message = format!("has {} entries: at most {MAX_BATCH} are allowed", subjects.len());
             return Err(Failure::malformed("subjects", message).into());
         }
         let asked = subjects.iter().map(decode::subject).collect::<Result<Vec<_>, _>>()?;
-        let (version, verdicts) = self.desk.gate.admit(&asked)?;
+        let (version, verdicts) = self.desk.gate.admit(&decode::turn(turn), &asked).await?;
         let verdicts = asked.iter().zip(verdicts).map(|(s, v)| encode::verdict(s, v, version)).collect();
-        Ok(Response::new(pb::AssessBatchResponse { verdicts }))
+        Ok(Response::new(pb::AssessBatchResponse { verdicts, gate }))
     }
 
     async fn assess(&self, request: Request<pb::AssessRequest>) -> Result<Response<pb::AssessResponse>, Status> {

@@ -201,7 +201,8 @@ async fn set_waiting(tx: &mut PgConnection, waiting: &BTreeMap<TransactionId, Op
     Ok(())
 }
 
-/// Decisions by scope that are newer than a version, from a bucket on, with the version of the book.
+/// Decisions by scope that are newer than a version, from a bucket on, with the version of the book. All of
+/// them where the database was restored to an earlier version.
 pub async fn decisions(db: &Db, newer: u64, from: i64) -> Result<(u64, BTreeMap<Scope, History>), DbError> {
     let mut tx = db.begin().await?;
     sqlx::query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY").execute(&mut *tx).await?;
@@ -212,7 +213,7 @@ pub async fn decisions(db: &Db, newer: u64, from: i64) -> Result<(u64, BTreeMap<
         let rows: Vec<(i64, String, i64, i64)> =
             sqlx::query_as("SELECT bucket, scope, accepted, refused FROM decision WHERE bucket >= $1 AND version > $2")
                 .bind(from)
-                .bind(newer as i64)
+                .bind(if version < newer { 0 } else { newer as i64 })
                 .fetch_all(&mut *tx)
                 .await?;
         for (bucket, scope, accepted, refused) in rows {
@@ -224,9 +225,16 @@ pub async fn decisions(db: &Db, newer: u64, from: i64) -> Result<(u64, BTreeMap<
     Ok((version, found))
 }
 
-/// Deletes flows and decisions that count nowhere any more.
+/// Deletes flows and decisions that count nowhere any more, and what participants owed in windows that are
+/// settled. The windows themselves stay.
 pub async fn forget(tx: &mut PgConnection, hour: i64, bucket: i64) -> Result<(), DbError> {
     sqlx::query("DELETE FROM corridor_hour WHERE hour < $1").bind(hour).execute(&mut *tx).await?;
-    sqlx::query("DELETE FROM decision WHERE bucket < $1").bind(bucket).execute(tx).await?;
+    sqlx::query("DELETE FROM decision WHERE bucket < $1").bind(bucket).execute(&mut *tx).await?;
+    for statement in [
+        "DELETE FROM window_pair p USING window_book w WHERE w.window_id = p.window_id AND w.settled",
+        "DELETE FROM window_member m USING window_book w WHERE w.window_id = m.window_id AND w.settled",
+    ] {
+        sqlx::query(statement).execute(&mut *tx).await?;
+    }
     Ok(())
 }

@@ -25,8 +25,10 @@ use crate::domain::scope::{Corridor, Scope};
 pub struct Read {
     /// Limits and breakers, where they have changed.
     pub rules: Option<Rules>,
-    /// What was counted since the version that was known.
+    /// What was counted since the version that was known, or all of it where `gone_back`.
     pub book: BookRows,
+    /// The database was restored to an earlier moment than the version that was known.
+    pub gone_back: bool,
     /// What the consumer of transactions has received, by producer.
     pub received: BTreeMap<String, Ranges>,
 }
@@ -67,10 +69,11 @@ pub async fn read(
         Some(known) if known == rules_version => None,
         _ => Some(rules(&mut tx, rules_version, now).await?),
     };
+    let gone_back = book_version < book_at;
     let book = if book_version == book_at {
         BookRows { version: book_version, ..BookRows::default() }
     } else {
-        book(&mut tx, book_version, book_at, now).await?
+        book(&mut tx, book_version, if gone_back { 0 } else { book_at }, now).await?
     };
     let received: Vec<(String, Vec<i64>)> = sqlx::query_as("SELECT producer, ranges FROM received WHERE consumer = $1")
         .bind(consumer)
@@ -84,7 +87,7 @@ pub async fn read(
             ranges.map(|r| (producer, r)).ok_or_else(|| DbError::corrupt("received ranges are not valid"))
         })
         .collect::<Result<_, _>>()?;
-    Ok(Read { rules, book, received })
+    Ok(Read { rules, book, gone_back, received })
 }
 
 async fn rules(tx: &mut PgConnection, version: u64, now: Timestamp) -> Result<Rules, DbError> {

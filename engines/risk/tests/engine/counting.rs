@@ -155,39 +155,70 @@ async fn nothing_passes_that_needs_what_is_not_known() {
     let place = Place::new().await;
     let process = place.starting();
     let pays = |n, amount| subject(n, "ALFAAEXX", "BRAVINXX", amount);
-    assert!(process.desk.gate.admit(&[pays(1, "1.00")]).is_err(), "nothing was loaded");
-    process.desk.gate.reload().await.unwrap();
-    assert!(process.passes(&pays(1, "1.00")), "no limit needs it");
+    assert!(process.desk.gate.judge(&pays(1, "1.00")).is_err(), "nothing was loaded");
+    assert!(process.passes(&pays(1, "1.00")).await, "no limit needs it");
     process.agree(bilateral(1, "100.00")).await;
-    assert!(matches!(process.admit(&pays(2, "1.00")), Verdict::Undecided(_)), "the ledger was not asked");
+    assert!(matches!(process.admit(&pays(2, "1.00")).await, Verdict::Undecided(_)), "the ledger was not asked");
     let missing = place.event(committed(&pays(3, "60.00"), 1));
     process.mark(place.last()).await;
-    assert!(matches!(process.admit(&pays(2, "1.00")), Verdict::Undecided(_)), "an event is missing");
+    assert!(matches!(process.admit(&pays(2, "1.00")).await, Verdict::Undecided(_)), "an event is missing");
     process.consume(&[missing]).await.unwrap();
-    assert!(matches!(process.admit(&pays(2, "1.00")), Verdict::Undecided(_)));
+    assert!(matches!(process.admit(&pays(2, "1.00")).await, Verdict::Undecided(_)));
     process.desk.gate.reload().await.unwrap();
     // 1.00 passed before there was a limit, and is still under way.
-    assert!(!process.passes(&pays(2, "39.01")));
-    assert!(process.passes(&pays(4, "39.00")));
+    assert!(!process.passes(&pays(2, "39.01")).await);
+    assert!(process.passes(&pays(4, "39.00")).await);
 }
 
-/// A ledger in another process may still decide what a gate before this one let pass.
+/// A gate that is asked from now on waits for what the ledger decided before, whoever let it pass; the one
+/// before is not heard any more.
 #[tokio::test]
-async fn a_gate_that_restarts_beside_a_running_ledger_waits() {
-    let place = Place::with("return_within_seconds = 30").await.ledger_elsewhere();
+async fn a_gate_takes_over_what_another_let_pass() {
+    let place = Place::new().await;
+    let (one, other) = (place.process().await, place.process().await);
+    assert_ne!(one.desk.gate.name(), other.desk.gate.name());
+    one.agree(bilateral(1, "100.00")).await;
+    for process in [&one, &other] {
+        process.mark(0).await;
+    }
+    let pays = |n, amount| subject(n, "ALFAAEXX", "BRAVINXX", amount);
+    assert!(one.passes(&pays(1, "60.00")).await);
+    // It was decided, and is not back yet, when the ledger begins to listen to the other.
+    let on_its_way = place.event(committed(&pays(1, "60.00"), 1));
+    let second = |call| turn(2, 1, call);
+    assert!(
+        matches!(other.asked(&second(2), &pays(2, "60.00")).await, Verdict::Undecided(why) if why.contains("event 1"))
+    );
+    one.consume(&[on_its_way]).await.unwrap();
+    assert!(matches!(other.asked(&second(3), &pays(2, "60.00")).await, Verdict::Undecided(_)), "not read yet");
+    other.desk.gate.reload().await.unwrap();
+    assert!(matches!(other.asked(&second(4), &pays(2, "60.00")).await, Verdict::Refused(_)));
+    assert!(matches!(other.asked(&second(5), &pays(3, "40.00")).await, Verdict::Pass { .. }));
+    // The ledger listens to the first again, which knows at once what is in the database.
+    one.mark(place.last()).await;
+    assert!(matches!(one.asked(&turn(3, 1, 6), &pays(4, "40.00")).await, Verdict::Pass { .. }), "3 was never decided");
+    let late = one.desk.gate.admit(&turn(2, 1, 7), &[pays(5, "1.00")]).await.unwrap_err();
+    assert!(late.message.contains("later turn"), "{}", late.message);
+}
+
+/// What never came back counts until no verdict of its call can be decided on any more, and no longer.
+#[tokio::test]
+async fn what_never_comes_back_is_forgotten_when_its_call_is_done() {
+    let place = Place::new().await;
     let process = place.process().await;
     process.agree(bilateral(1, "100.00")).await;
+    process.mark(0).await;
     let pays = |n, amount| subject(n, "ALFAAEXX", "BRAVINXX", amount);
-    for (seconds, known) in [(0, false), (29, false), (1, true)] {
-        place.wait(seconds);
-        process.mark(0).await;
-        assert_eq!(process.passes(&pays(1, "1.00")), known, "after {seconds} s more");
-    }
-    assert_eq!(process.desk.gate.under_way(), 1);
-    // It never came back: it is forgotten once the ledger must have decided it.
-    place.wait(30);
+    let open = |call| deltran_risk::domain::turn::Turn { done: 0, ..turn(1, 0, call) };
+    assert!(matches!(process.asked(&open(1), &pays(1, "60.00")).await, Verdict::Pass { .. }));
+    assert!(matches!(process.asked(&open(2), &pays(2, "60.00")).await, Verdict::Refused(_)));
+    process.mark(0).await;
+    assert_eq!(process.desk.gate.under_way(), 1, "the first call is not done");
+    let done = turn(1, 0, 3);
+    assert!(matches!(process.asked(&done, &pays(3, "60.00")).await, Verdict::Refused(_)), "known with the next look");
     process.mark(0).await;
     assert_eq!(process.desk.gate.under_way(), 0);
+    assert!(process.passes(&pays(4, "100.00")).await);
 }
 
 /// A process that dies after COMMIT and before the handover, and one whose memory missed a batch, count exactly.
@@ -200,7 +231,7 @@ async fn a_gap_is_read_from_the_database() {
     for process in [&one, &other] {
         process.mark(0).await;
     }
-    assert!(one.passes(&pays(1, "10.00")) && other.passes(&pays(2, "20.00")));
+    assert!(one.passes(&pays(1, "10.00")).await && other.passes(&pays(2, "20.00")).await);
     one.apply(&[place.event(committed(&pays(1, "10.00"), 1))]).await.unwrap();
     // Another takes over: its batch does not follow what its memory knows.
     other.consume(&[place.event(committed(&pays(2, "20.00"), 1))]).await.unwrap();
@@ -210,9 +241,34 @@ async fn a_gap_is_read_from_the_database() {
         process.mark(place.last()).await;
         assert_eq!(debit(process, "ALFAAEXX", "BRAVINXX"), 3_000);
     }
-    // The first does not know that its own came back until the ledger must have decided it.
+    // The first did not see its own come back: it knows once the ledger tells that the call is done.
     assert_eq!(one.desk.gate.under_way(), 1);
-    assert!(!one.passes(&pays(3, "60.01")) && one.passes(&pays(4, "60.00")));
+    assert!(!one.passes(&pays(3, "60.01")).await);
+    assert!(matches!(one.asked(&turn(1, 2, 2), &pays(4, "60.01")).await, Verdict::Refused(_)));
+    one.mark(place.last()).await;
+    assert_eq!(one.desk.gate.under_way(), 0);
+    assert!(!one.passes(&pays(5, "70.01")).await && one.passes(&pays(6, "70.00")).await);
+}
+
+/// A database that was restored to an earlier moment is what counts, in a process that knew more too.
+#[tokio::test]
+async fn a_restored_database_is_read_anew() {
+    let mut place = Place::new().await;
+    let process = place.process().await;
+    let pays = |n, amount| subject(n, "ALFAAEXX", "BRAVINXX", amount);
+    let (first, reserved) = (committed(&pays(1, "10.00"), 1), pays(2, "5.00"));
+    process.consume(&[place.event(first.clone())]).await.unwrap();
+    process.consume(&[place.event(created(&reserved, TransactionState::Reserved, None))]).await.unwrap();
+    assert_eq!(debit(&process, "ALFAAEXX", "BRAVINXX"), 1_000);
+    let back = "TRUNCATE window_book, window_member, window_pair, waiting; UPDATE book SET version = 0";
+    sqlx::raw_sql(back).execute(&mut place.root).await.unwrap();
+    process.desk.gate.reload().await.unwrap();
+    assert_eq!((debit(&process, "ALFAAEXX", "BRAVINXX"), process.desk.gate.book_version()), (0, 0));
+    process.consume(&[place.event(first)]).await.unwrap();
+    assert_eq!(debit(&process, "ALFAAEXX", "BRAVINXX"), 1_000);
+    process.agree(bilateral(1, "100.00")).await;
+    process.mark(place.last()).await;
+    assert!(process.passes(&pays(3, "90.00")).await, "the reservation is gone with the rest");
 }
 
 /// An event of the ledger that contradicts itself stops the consumer; nothing of its batch is counted.

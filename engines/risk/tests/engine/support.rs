@@ -19,6 +19,7 @@ use deltran_risk::config::Settings;
 use deltran_risk::consume::Transactions;
 use deltran_risk::domain::assess::{Subject, Verdict};
 use deltran_risk::domain::limit::{Limit, Proposal, Value};
+use deltran_risk::domain::turn::Turn;
 use deltran_risk::handle::{By, Desk};
 use deltran_risk::watch::Watch;
 use deltran_risk::{MIGRATOR, NAME};
@@ -30,6 +31,7 @@ use deltran_runtime::peers::Peers;
 use deltran_runtime::{Db, EngineContext};
 use serde_json::Value as Json;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use tokio::time::Instant;
 use uuid::Uuid;
 
 pub const NOON: i64 = 1_762_430_400_000_000;
@@ -43,7 +45,6 @@ pub struct Place {
     pub root: PgConnection,
     number: AtomicU64,
     settings: String,
-    ledger_elsewhere: bool,
 }
 
 /// One process of the engine.
@@ -76,12 +77,7 @@ impl Place {
         sqlx::raw_sql("SET search_path = risk").execute(&mut root).await.unwrap();
         let clock = Arc::new(ManualClock::at(at));
         let settings = settings.to_owned();
-        Self { url, clock, root, number: AtomicU64::new(0), settings, ledger_elsewhere: false }
-    }
-
-    pub fn ledger_elsewhere(mut self) -> Self {
-        self.ledger_elsewhere = true;
-        self
+        Self { url, clock, root, number: AtomicU64::new(0), settings }
     }
 
     /// A process that has just started and compared its memory with the database.
@@ -95,15 +91,13 @@ impl Place {
     pub fn starting(&self) -> Process {
         let metrics = Metrics::new().unwrap();
         let options = DbOptions { url: self.url.clone(), max_connections: 4, acquire_timeout: Duration::from_secs(5) };
-        let remote = BTreeMap::from([("token".to_owned(), "http://127.0.0.1:1".to_owned())]);
-        let remote = if self.ledger_elsewhere { remote } else { BTreeMap::new() };
         let context = EngineContext {
             engine: NAME,
             config: Arc::new(Config::default()),
             db: Db::open(NAME, &options, metrics.clone()).unwrap(),
             clock: self.clock.clone(),
             ids: Arc::new(SystemIds::new()),
-            peers: Peers::new(vec![NAME], &remote).unwrap(),
+            peers: Peers::new(vec![NAME], &BTreeMap::new()).unwrap(),
             metrics,
             health: Health::default(),
             holder: "test".into(),
@@ -198,17 +192,21 @@ impl Process {
 
     /// Asks the ledger for its last event, and compares memory with the database.
     pub async fn mark(&self, number: u64) {
-        let (asked, instant) = self.desk.gate.moment();
-        self.desk.gate.mark(asked, instant, PRODUCER.to_owned(), number);
+        self.desk.gate.mark(Instant::now(), PRODUCER.to_owned(), number);
         self.desk.gate.reload().await.unwrap();
     }
 
-    pub fn admit(&self, subject: &Subject) -> Verdict {
-        self.desk.gate.admit(std::slice::from_ref(subject)).unwrap().1.remove(0)
+    /// What the gate answers the ledger in a turn that began when nothing was decided yet.
+    pub async fn admit(&self, subject: &Subject) -> Verdict {
+        self.asked(&turn(1, 0, 1), subject).await
     }
 
-    pub fn passes(&self, subject: &Subject) -> bool {
-        matches!(self.admit(subject), Verdict::Pass { .. })
+    pub async fn asked(&self, turn: &Turn, subject: &Subject) -> Verdict {
+        self.desk.gate.admit(turn, std::slice::from_ref(subject)).await.unwrap().1.remove(0)
+    }
+
+    pub async fn passes(&self, subject: &Subject) -> bool {
+        matches!(self.admit(subject).await, Verdict::Pass { .. })
     }
 
     pub async fn round(&self) {
@@ -228,6 +226,12 @@ impl Process {
     pub fn db(&self) -> &Db {
         &self.context.db
     }
+}
+
+/// A call in the turn `number`, of which everything before is in events up to `last_event`; all earlier calls
+/// are done.
+pub fn turn(number: u64, last_event: u64, call: u64) -> Turn {
+    Turn { term: 1, number, producer: PRODUCER.into(), last_event, call, done: call - 1 }
 }
 
 pub fn by(user: &str) -> By {

@@ -110,6 +110,8 @@ pub struct Gates {
     pub risk_version: u64,
     /// The only window in which risk lets it be committed; any where none.
     pub risk_window: Option<WindowId>,
+    /// The turn in which risk was asked: what it said counts in no other.
+    pub turn: u64,
 }
 
 /// A command to the ledger.

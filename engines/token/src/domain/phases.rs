@@ -151,6 +151,9 @@ impl Ledger {
         if record.state != TransactionState::Held {
             return Err(Denied::wrong_state(format!("transaction {id} is {}, not HELD", record.state), record.state));
         }
+        if let Some(gates) = gates {
+            self.check_turn(gates)?;
+        }
         let i = record.instruction.clone();
         let verdict = if release {
             self.check(&i, gates)

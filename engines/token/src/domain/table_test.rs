@@ -63,6 +63,7 @@ pub(super) fn approve() -> Gates {
         risk_refusal: None,
         risk_version: 1,
         risk_window: None,
+        turn: 0,
     }
 }
 
@@ -344,6 +345,31 @@ fn a_verdict_for_a_window_counts_in_that_window_only() {
     assert!(matches!(submit(&mut ledger, 1, 901), Err(Denied::Undecided(_))));
     assert!(!ledger.known.transactions.contains_key(&TransactionId::new(id(1))));
     assert!(submit(&mut ledger, 1, 900).is_ok());
+}
+
+/// What a gate said counts only while the ledger listens to that gate: else it is undecided, a refusal too.
+#[test]
+fn a_verdict_counts_in_its_turn_only() {
+    let mut ledger = two_banks();
+    ledger.turn = 2;
+    let limit = || Refusal::new(RefusalCode::Limit, "too much");
+    for (turn, refusal) in [(1, None), (3, None), (1, Some(limit()))] {
+        let gates = Ok(Box::new(Gates { turn, risk_refusal: refusal, ..approve() }));
+        let instruction = Box::new(instruction(1, "ALFAAEXX", "BRAVINXX", 1));
+        let decided = ledger.execute(Command::Submit { instruction, gates, by: by("bank") }, at(10));
+        assert!(matches!(decided, Err(Denied::Undecided(_))), "{turn}");
+        assert!(ledger.known.transactions.is_empty(), "nothing of it is stored");
+    }
+    let held = Gates { decision: ScreeningDecision::Review, turn: 2, ..approve() };
+    assert_eq!(submit_with(&mut ledger, instruction(1, "ALFAAEXX", "BRAVINXX", 1), held, at(10)).refusal, None);
+    let release = |ledger: &mut Ledger, turn| {
+        let gates = Some(Box::new(Gates { turn, ..approve() }));
+        let (id, reason, by) = (TransactionId::new(id(1)), "reviewed".into(), by("compliance-engine"));
+        ledger.execute(Command::Release { id, release: true, reason, gates, by }, at(20))
+    };
+    assert!(matches!(release(&mut ledger, 1), Err(Denied::Undecided(_))));
+    assert!(release(&mut ledger, 2).is_ok());
+    assert!(release(&mut ledger, 1).is_ok(), "what was decided is answered as it was");
 }
 
 #[test]

@@ -39,6 +39,7 @@ impl Ledger {
             };
         }
         let gates = gates.map_err(Denied::Undecided)?;
+        self.check_turn(&gates)?;
         let way = self.check(&i, Some(&gates));
         if matches!(way, Ok(Way::Commit)) {
             self.check_risk_window(&i, Some(&gates))?;
@@ -101,6 +102,15 @@ impl Ledger {
         }
         self.check_funds(i)?;
         Ok(if i.reserve_for.is_some() { Way::Reserve } else { Way::Commit })
+    }
+
+    /// Whether the ledger still listens to the gate that risk's part comes from: another one has not counted
+    /// what this one let pass.
+    pub(super) fn check_turn(&self, gates: &Gates) -> Result<(), Denied> {
+        if gates.turn == self.turn {
+            return Ok(());
+        }
+        Err(Denied::Undecided("the ledger asks risk anew: try again with the same id".into()))
     }
 
     /// Whether the window that a commit goes into is the one that risk judged it for, where risk named one.

@@ -13,7 +13,7 @@ use deltran_runtime::wire::{PageOf, to_timestamp};
 
 impl Api {
     async fn answer(&self, command: Command) -> Result<(Answer, bool), Failure> {
-        Ok(self.writer.execute(command).await?.map_err(failure)?.into_parts())
+        Ok(self.writer.execute(command, None).await?.map_err(failure)?.into_parts())
     }
 
     pub(super) async fn confirm_deposit(

@@ -13,7 +13,7 @@ use crate::domain::command::{Answer, Command};
 
 impl Api {
     async fn engine_answer(&self, command: Command) -> Result<(Answer, bool), Failure> {
-        Ok(self.writer.execute(command).await?.map_err(failure)?.into_parts())
+        Ok(self.writer.execute(command, None).await?.map_err(failure)?.into_parts())
     }
 
     pub(super) async fn open_window(
@@ -111,12 +111,15 @@ impl Api {
         let id = parse("transaction_id", &request.transaction_id)?;
         let reason = text("reason", &request.reason, 140)?;
         let held = self.store.transaction_row(id).await?.filter(|row| row.record.state == TransactionState::Held);
-        let gates = match held.filter(|_| request.release) {
-            Some(row) => Some(Box::new(self.submissions.risk_of_release(&row.record.instruction).await?)),
-            None => None,
+        let (gates, call) = match held.filter(|_| request.release) {
+            Some(row) => {
+                let (gates, call) = self.submissions.risk_of_release(&row.record.instruction).await?;
+                (Some(Box::new(gates)), Some(call))
+            }
+            None => (None, None),
         };
         let command = Command::Release { id, release: request.release, reason, gates, by: by(&caller) };
-        self.engine_answer(command).await?;
+        self.writer.execute(command, call).await?.map_err(failure)?;
         let row = self.store.transaction_row(id).await?.ok_or_else(|| Failure::not_found("transaction", id))?;
         Ok(Response::new(pb::ReleaseTransactionResponse { transaction: Some(encode::view(&row)) }))
     }

@@ -113,7 +113,7 @@ impl Api {
         let caller = Caller::of(&request)?;
         let id: TransactionId = parse("transaction_id", &request.into_inner().transaction_id)?;
         let command = Command::Commit { id, payer: own(&caller)?, by: by(&caller) };
-        self.writer.execute(command).await?.map_err(failure)?;
+        self.writer.execute(command, None).await?.map_err(failure)?;
         Ok(Response::new(pb::CommitTransactionResponse { transaction: Some(self.view_of(id).await?) }))
     }
 
@@ -126,7 +126,7 @@ impl Api {
         let id: TransactionId = parse("transaction_id", &request.transaction_id)?;
         let reason = text("reason", &request.reason, 140)?;
         let command = Command::Cancel { id, payer: own(&caller)?, reason, by: by(&caller) };
-        self.writer.execute(command).await?.map_err(failure)?;
+        self.writer.execute(command, None).await?.map_err(failure)?;
         Ok(Response::new(pb::CancelTransactionResponse { transaction: Some(self.view_of(id).await?) }))
     }
 

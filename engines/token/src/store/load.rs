@@ -36,6 +36,14 @@ impl Store {
         Ok(sqlx::query_as("SELECT batch, epoch FROM writer_state").fetch_one(self.db.pool()).await?)
     }
 
+    /// The producer's epoch and the number of the last event. Waits for a COMMIT that is under way, also for
+    /// one whose answer was lost.
+    pub async fn last_event(tx: &mut PgConnection) -> Result<(i64, u64), DbError> {
+        let (epoch, assigned): (i64, i64) =
+            sqlx::query_as("SELECT epoch, assigned FROM outbox_counter FOR SHARE").fetch_one(tx).await?;
+        Ok((epoch, count(assigned)?))
+    }
+
     /// The ledger as of the last commit, and the writer's counters, in one snapshot.
     pub async fn load(&self) -> Result<(Ledger, WriterState), DbError> {
         let mut tx = self.db.begin().await?;
