@@ -110,6 +110,7 @@ async fn without_the_engine_nothing_passes() {
         assert_eq!(refused.code(), Code::Unavailable, "{refused}");
         assert_eq!(transaction(&stack, name).await.unwrap_err().code(), Code::NotFound);
     }
+    assert_eq!(stack.metrics.alerts.with_label_values(&["gates_silent"]).get(), 1);
     stack.stop().await;
 }
 
@@ -146,6 +147,7 @@ async fn without_a_list_whoever_is_named_is_held() {
     assert!(events(&stack, "compliance").await.iter().any(|(_, event)| event["data"]["kind"] == "list_refused"));
     officer(&stack, "ada").load_list(futures::stream::iter([piece(b"Somebody Listed\n")])).await.unwrap();
     assert_eq!(submit(&stack, to("four", "Ada Bright")).await.unwrap().state(), TransactionState::Committed);
+    assert_eq!(stack.metrics.alerts.with_label_values(&["gates_silent"]).get(), 0);
     stack.stop().await;
 }
 

@@ -261,8 +261,7 @@ fn taken(config: &Config) -> Vec<String> {
     let notification = section::<deltran_notification::config::Settings>(config, "notification").checked().unwrap();
     let reporting: deltran_reporting::config::Settings = section(config, "reporting");
     reporting.clone().checked(now).unwrap();
-    let audit: BTreeMap<String, serde_json::Value> = section(config, "audit");
-    assert!(audit.is_empty(), "the audit engine has no settings: {audit:?}");
+    let audit = section::<deltran_audit::config::Settings>(config, "audit").checked().unwrap();
     let common: [&dyn Debug; 8] = [
         &config.deployment,
         &config.database,
@@ -273,7 +272,8 @@ fn taken(config: &Config) -> Vec<String> {
         &config.telemetry,
         &config.messaging,
     ];
-    let engines: [&dyn Debug; 7] = [&token, &compliance, &risk, &clearing, &settlement, &notification, &reporting];
+    let engines: [&dyn Debug; 8] =
+        [&token, &compliance, &risk, &clearing, &settlement, &notification, &reporting, &audit];
     common.iter().chain(&engines).map(|settings| format!("{settings:?}")).collect()
 }
 

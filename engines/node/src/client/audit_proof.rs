@@ -105,6 +105,7 @@ pub struct TilesArgs {
 
 /// What `key` takes.
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  deltran audit key new --out audit.key\n  deltran audit key show audit.key")]
 pub struct KeyArgs {
     #[command(subcommand)]
     command: KeyCommand,
