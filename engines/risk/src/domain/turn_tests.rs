@@ -1,3 +1,5 @@
+//! Turns with several gates and writers, against what a ledger committed.
+
 use std::collections::VecDeque;
 
 use deltran_events::data::risk::LimitKind;
