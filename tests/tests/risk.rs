@@ -5,15 +5,18 @@
 
 use std::collections::BTreeMap;
 
+use deltran_api::clearing::v1::OpenWindowRequest;
+use deltran_api::clearing::v1::clearing_service_client::ClearingServiceClient;
 use deltran_api::risk::v1::risk_service_client::RiskServiceClient;
 use deltran_api::risk::v1::{
     ApproveLimitRequest, GetExposuresRequest, GetExposuresResponse, GetLiquidityRequest, LimitKind, ProposeLimitRequest,
 };
 use deltran_api::token::v1::submit_item::Result::{Error, Outcome};
+use deltran_api::token::v1::token_service_client::TokenServiceClient;
 use deltran_api::token::v1::{SettlementModel, SubmitItem, TransactionInstruction, TransactionState};
 use deltran_messaging::Broker;
 use deltran_tests::node::{Connection, Deltran, PATIENCE, detail, id, pay, submit_many, usd};
-use deltran_tests::{As, within};
+use deltran_tests::{As, Fleet, within};
 use serde_json::json;
 use tonic::Code;
 
@@ -204,4 +207,65 @@ async fn a_burst_goes_through_no_limit_and_reducing_only_reduces() {
     node.must(&["breaker", "close", "participant:CHARUSXX", "--reason", "reviewed"]).await;
     assert_eq!(told(&submit(&node, charlie, vec![pay("again", charlie, bravo, "1.00")]).await), ["COMMITTED"]);
     node.verify().await;
+}
+
+/// Sends a message to one process and then the other until all of it is decided.
+async fn decided(fleet: &Fleet, all: &[TransactionInstruction]) -> Vec<(TransactionState, String)> {
+    within(PATIENCE, "one of two to decide", async || {
+        for place in ["token", "risk"] {
+            let mut bank = TokenServiceClient::new(fleet.to(place, As::bank(BANKS[0])));
+            let Ok(items) = submit_many(&mut bank, all.to_vec()).await else { continue };
+            if let Some(outcomes) = items.into_iter().map(outcome).collect() {
+                return Some(outcomes);
+            }
+        }
+        None
+    })
+    .await
+}
+
+/// Two processes of everything, and the one that leads is killed with payments on their way, twice. A limit lets
+/// pass exactly what it allows, and no payment is refused while there is room.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_limit_is_exact_over_take_over() {
+    let schedule = "[[clearing.schedules]]\nname = \"manual\"\nmode = \"manual\"\ncurrencies = [\"USD\"]\n";
+    let mut fleet = Fleet::prepare(schedule).await;
+    fleet.start_together("token").await;
+    let mut text = String::from("participant,name,currency,opening_deposit,net_debit_cap\n");
+    BANKS.iter().for_each(|bank| text.push_str(&format!("{bank},Bank {bank},USD,1000.00,1000.00\n")));
+    let file = fleet.write("participants.csv", text);
+    fleet.must("token", &["participant", "import", "--file", &file]).await;
+    let window_id = id("window").to_string();
+    let open = OpenWindowRequest { window_id, schedule: "manual".into(), currency: "USD".into() };
+    let mut clearing = ClearingServiceClient::new(fleet.to("token", As::role("operator", "ada")));
+    within(PATIENCE, "an open window", async || clearing.open_window(open.clone()).await.ok()).await;
+    let limit = id("limit").to_string();
+    let of = ["limit", "propose", "--kind", "bilateral", "--participant", BANKS[0], "--counterparty", BANKS[1]];
+    let words = ["--amount", "100.00", "--currency", "USD", "--reason", "review", "--id", &limit];
+    fleet.must("token", &[&of[..], &words[..]].concat()).await;
+    fleet.must("token", &["limit", "approve", &limit]).await;
+    fleet.start_together("risk").await;
+
+    let message = |n: usize| -> Vec<TransactionInstruction> {
+        (0..5).map(|m| pay(&format!("take-over {n} {m}"), BANKS[0], BANKS[1], "1.00")).collect()
+    };
+    let mut told = Vec::new();
+    for n in 0..26 {
+        let leads = ["token", "risk"][usize::from(n > 7)];
+        if n == 7 || n == 14 {
+            // Whatever becomes of it: it is asked for anew, and counts once.
+            let mut bank = TokenServiceClient::new(fleet.to(leads, As::bank(BANKS[0])));
+            let on_its_way = tokio::spawn(async move { submit_many(&mut bank, message(n)).await });
+            fleet.kill(leads);
+            let _cut = on_its_way.await;
+        }
+        told.extend(decided(&fleet, &message(n)).await);
+        if n == 7 {
+            fleet.start_together("token").await;
+        }
+    }
+    let codes: Vec<&str> = told.iter().map(|(_, code)| code.as_str()).collect();
+    let passed = codes.iter().position(|code| !code.is_empty()).unwrap_or(codes.len());
+    assert_eq!(passed, 100, "{codes:?}");
+    assert!(codes[passed..].iter().all(|code| *code == "limit"), "{codes:?}");
 }

@@ -72,10 +72,10 @@ enum Command {
         #[arg(long)]
         corridor: Option<String>,
         /// How much; not for a rate
-        #[arg(long, requires = "currency")]
+        #[arg(long, requires = "currency", allow_negative_numbers = true)]
         amount: Option<String>,
         /// Its currency
-        #[arg(long, requires = "amount")]
+        #[arg(long, requires = "amount", conflicts_with = "transactions")]
         currency: Option<String>,
         /// How many transactions, for a rate
         #[arg(long, value_name = "N", requires = "window_seconds", conflicts_with = "amount")]

@@ -40,19 +40,19 @@ fn refusal(subject: &Subject, stop: Stop) -> Refusal {
         }
         Stop::Amount { kind, maximum, headroom, counterparty, corridor } => {
             let what = match (kind, counterparty, corridor) {
-                (LimitKind::Bilateral, Some(payee), _) => format!("the net debit of {} towards {payee}", subject.payer),
+                (LimitKind::Bilateral, Some(payee), _) => {
+                    format!("the net debit of {} towards {payee} may grow by", subject.payer)
+                }
                 (LimitKind::CorridorMaximum, _, Some(corridor)) => {
-                    format!("a single transaction of corridor {corridor}")
+                    format!("a single transaction of corridor {corridor} may be")
                 }
                 (LimitKind::CorridorGross, _, Some(corridor)) => {
-                    format!("what goes through corridor {corridor} in 24 hours")
+                    format!("what goes through corridor {corridor} in 24 hours may grow by")
                 }
-                _ => "a single transaction".to_owned(),
+                _ => "a single transaction may be".to_owned(),
             };
-            let message = format!(
-                "{} is more than {what} may grow by: the limit is {maximum}, {headroom} is left",
-                subject.amount
-            );
+            let left = if headroom == maximum { String::new() } else { format!(", {headroom} is left") };
+            let message = format!("{} is more than {what}: the limit is {maximum}{left}", subject.amount);
             let mut details =
                 vec![("limit", word(kind)), ("maximum", maximum.amount()), ("headroom", headroom.amount())];
             details.extend(counterparty.map(|payee| ("counterparty", payee.to_string())));
@@ -61,7 +61,10 @@ fn refusal(subject: &Subject, stop: Stop) -> Refusal {
         }
         Stop::Rate { rate } => {
             let (most, seconds) = (rate.transactions, rate.window_seconds);
-            let message = format!("{} may pay {most} transactions within {seconds} s: try again later", subject.payer);
+            let message = format!(
+                "{} may pay {most} transactions within {seconds} s, and has: pay later under another id",
+                subject.payer
+            );
             let details = vec![
                 ("limit", word(LimitKind::Rate)),
                 ("maximum", most.to_string()),
@@ -172,5 +175,46 @@ pub(super) fn liquidity(row: &DayRow) -> pb::Liquidity {
         sent_count: row.day.sent_count,
         received_count: row.day.received_count,
         peaks: peaks.iter().map(|p| pb::Peak { usage: amount(p.usage), at: Some(wire::to_timestamp(p.at)) }).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_says_what_there_is_room_for() {
+        let usd = deltran_kernel::Currency::new("USD").unwrap();
+        let money = |text| Money::parse(text, usd).unwrap();
+        let subject = Subject {
+            id: deltran_kernel::TransactionId::new(uuid::Uuid::from_u128(1)),
+            payer: "ALFAAEXX".parse().unwrap(),
+            payee: "BRAVINXX".parse().unwrap(),
+            amount: money("8.00"),
+            gross: false,
+            two_phase: false,
+            release: false,
+        };
+        let stop = |kind, headroom| Stop::Amount {
+            kind,
+            maximum: money("7.00"),
+            headroom: money(headroom),
+            counterparty: (kind == LimitKind::Bilateral).then_some(subject.payee),
+            corridor: (kind == LimitKind::CorridorGross).then(|| "AE-IN".parse().unwrap()),
+        };
+        for (stop, message) in [
+            (stop(LimitKind::SingleTransactionMaximum, "7.00"), "a single transaction may be: the limit is 7.00 USD"),
+            (
+                stop(LimitKind::Bilateral, "2.00"),
+                "the net debit of ALFAAEXX towards BRAVINXX may grow by: the limit is 7.00 USD, 2.00 USD is left",
+            ),
+            (
+                stop(LimitKind::CorridorGross, "0.00"),
+                "what goes through corridor AE-IN in 24 hours may grow by: the limit is 7.00 USD, 0.00 USD is left",
+            ),
+        ] {
+            let refusal = refusal(&subject, stop);
+            assert_eq!((refusal.code.as_str(), refusal.message), ("limit", format!("8.00 USD is more than {message}")));
+        }
     }
 }
