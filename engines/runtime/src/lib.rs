@@ -5,6 +5,7 @@
 
 pub mod boot;
 pub mod config;
+pub mod csv;
 pub mod db;
 pub mod embedded;
 pub mod engine;

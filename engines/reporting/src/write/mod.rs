@@ -1,7 +1,6 @@
 //! Reports as files: text from what was decided, a piece at a time, without IO.
 
 pub mod camt;
-pub mod csv;
 pub mod html;
 mod settlement;
 mod statement;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use deltran_kernel::{Minor, Money, ParticipantId, WindowId};
 
-use super::csv::{Row, header};
+use deltran_runtime::csv::{Row, header};
 use super::html::{self, Cell};
 use crate::domain::Contradiction;
 use crate::domain::book::Flow;

@@ -3,7 +3,7 @@
 use deltran_kernel::Minor;
 
 use super::StatementWriter;
-use super::csv::{Row, header};
+use deltran_runtime::csv::{Row, header};
 use super::html::{self, Cell};
 use crate::domain::Contradiction;
 use crate::domain::statement::{Head, Line, Scope};

@@ -2,7 +2,7 @@
 
 use deltran_kernel::Minor;
 
-use super::csv::{Row, header};
+use deltran_runtime::csv::{Row, header};
 use super::html::{self, Cell};
 use crate::domain::Contradiction;
 use crate::domain::trial::Trial;
