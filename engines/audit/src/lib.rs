@@ -8,6 +8,7 @@ pub mod checkpoints;
 pub mod config;
 pub mod consume;
 pub mod domain;
+pub mod export;
 mod grpc;
 pub mod notary;
 mod schedule;

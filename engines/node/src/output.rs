@@ -1,11 +1,12 @@
 //! What commands print: tables for people, one JSON document for machines.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::sync::OnceLock;
 
 use comfy_table::{Cell, CellAlignment, ContentArrangement, Table, presets};
 use deltran_api::common::v1::Money;
 use deltran_kernel::Timestamp;
+use indicatif::{ProgressBar, ProgressStyle};
 use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
 use serde_json::{Value, json};
@@ -39,6 +40,16 @@ impl Output {
         } else {
             say(&people());
         }
+    }
+
+    /// A bar for long work, counting in `what`; hidden where no person looks on.
+    pub fn bar(self, what: &str) -> ProgressBar {
+        if self.json || !std::io::stderr().is_terminal() {
+            return ProgressBar::hidden();
+        }
+        let style =
+            ProgressStyle::with_template(&format!("{{bar:40}} {{human_pos}}/{{human_len}} {what}, {{eta}} left"));
+        ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
     }
 
     /// Prints one item of an endless answer: a JSON document on a line of its own, or a line of text. False where

@@ -5,6 +5,7 @@
 pub mod advisory;
 pub mod check;
 pub mod checkpoint;
+pub mod export;
 pub mod leaf;
 pub mod letter;
 pub mod merkle;

@@ -11,6 +11,7 @@ use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+use super::export::Exports;
 use super::note_access;
 use super::proofs::Proofs;
 use crate::checkpoints::Publisher;
@@ -33,6 +34,7 @@ pub struct Audit {
     verifier: Verifier,
     verifications: Arc<Semaphore>,
     proofs: Proofs,
+    exports: Exports,
 }
 
 impl Audit {
@@ -46,8 +48,10 @@ impl Audit {
     ) -> Self {
         let ledger = Ledger::new(context.db.clone());
         let verifier = Verifier::new(context.clone(), broker, publisher.notary().clone(), appended);
+        let exports = Exports::new(context.clone(), door.clone(), publisher.clone());
         let proofs = Proofs::new(context.clone(), door.clone(), publisher);
-        Self { context, door, ledger, verifier, verifications: Arc::new(Semaphore::new(VERIFICATIONS)), proofs }
+        let verifications = Arc::new(Semaphore::new(VERIFICATIONS));
+        Self { context, door, ledger, verifier, verifications, proofs, exports }
     }
 
     async fn list(&self, request: Request<pb::ListEventsRequest>) -> Result<pb::ListEventsResponse, Failure> {
@@ -277,9 +281,9 @@ impl AuditService for Audit {
 
     async fn export_events(
         &self,
-        _request: Request<pb::ExportEventsRequest>,
+        request: Request<pb::ExportEventsRequest>,
     ) -> Result<Response<Self::ExportEventsStream>, Status> {
-        Err(Failure::unimplemented("export_events").into())
+        Ok(Response::new(self.exports.start(request).await?))
     }
 
     async fn place_hold(

@@ -2,6 +2,7 @@
 
 mod audit;
 mod dead_letters;
+mod export;
 mod proofs;
 
 pub use audit::Audit;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use deltran_kernel::Timestamp;
 use deltran_messaging::ranges::Ranges;
 use deltran_runtime::{Db, DbError};
-use sqlx::FromRow;
+use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
 use super::CONSUMER;
@@ -214,6 +214,28 @@ impl Ledger {
         Ok((u64::try_from(size).map_err(DbError::corrupt)?, u64::try_from(invalid).map_err(DbError::corrupt)?))
     }
 
+    /// The first leaf recorded at or after a moment; the size where there is none yet.
+    pub async fn first_since(&self, at: Timestamp) -> Result<u64, DbError> {
+        let mut tx = self.db.begin().await?;
+        let leaf = first_at_or_after(&mut tx, at).await?;
+        tx.commit().await?;
+        Ok(leaf)
+    }
+
+    /// The first leaf recorded at or after a moment that is over: no leaf is recorded before it any more, because the
+    /// head is moved there.
+    pub async fn end_before(&self, at: Timestamp) -> Result<u64, DbError> {
+        let mut tx = self.db.begin().await?;
+        sqlx::query("SELECT FROM log_head FOR UPDATE").execute(&mut *tx).await?;
+        sqlx::query("UPDATE log_head SET recorded_at = $1 WHERE recorded_at < $1")
+            .bind(Instant(at))
+            .execute(&mut *tx)
+            .await?;
+        let leaf = first_at_or_after(&mut tx, at).await?;
+        tx.commit().await?;
+        Ok(leaf)
+    }
+
     /// What the ledger's own tables say at one moment.
     pub async fn snapshot(&self) -> Result<Snapshot, DbError> {
         let mut tx = self.db.begin().await?;
@@ -240,6 +262,16 @@ impl Ledger {
             streams: to_ranges(streams)?,
         })
     }
+}
+
+async fn first_at_or_after(tx: &mut PgConnection, at: Timestamp) -> Result<u64, DbError> {
+    let leaf: i64 = sqlx::query_scalar(
+        "SELECT coalesce((SELECT min(leaf_index) FROM leaf WHERE recorded_at >= $1), (SELECT size FROM log_head))",
+    )
+    .bind(Instant(at))
+    .fetch_one(tx)
+    .await?;
+    u64::try_from(leaf).map_err(DbError::corrupt)
 }
 
 pub(super) fn to_ranges(rows: Vec<(String, Vec<i64>)>) -> Result<BTreeMap<String, Ranges>, DbError> {

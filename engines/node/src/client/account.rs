@@ -331,9 +331,13 @@ pub fn verify_table(answer: &VerifyLedgerResponse) -> String {
         let verdict = if r.holds { "holds" } else { "BREACHED" };
         [r.invariant.clone(), verdict.to_owned(), r.statement.clone(), r.detail.clone()]
     });
-    let table = table(["invariant", "verdict", "statement", "detail"], rows);
+    let invariants = table(["invariant", "verdict", "statement", "detail"], rows);
+    let totals = answer.totals.iter().map(|t| {
+        [t.currency.clone(), count(t.committed), amount(&t.committed_amount), amount(&t.minted), amount(&t.burnt)]
+    });
+    let totals = table(["currency", "committed", "amount", "minted", "burnt"], totals);
     format!(
-        "{table}\n{} transactions, {} postings, {} accounts",
+        "{invariants}\n{totals}\n{} transactions, {} postings, {} accounts",
         count(answer.transactions),
         count(answer.postings),
         count(answer.accounts)

@@ -1,18 +1,17 @@
 //! `deltran audit`: the ledger of every event.
 
 use clap::{Args, Subcommand};
-use deltran_api::audit::v1::{
-    AuditEvent, GetEventRequest, ListEventsRequest, VerifyReport, VerifyRequest, get_event_request::Key,
-};
+use deltran_api::audit::v1::{AuditEvent, GetEventRequest, ListEventsRequest, get_event_request::Key};
 use deltran_kernel::Timestamp;
 use deltran_runtime::Role;
 use deltran_runtime::wire::to_timestamp;
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
+use super::audit_export::{self, ExportArgs};
 use super::audit_proof::{self, CheckpointArgs, CheckpointsArgs, KeyArgs, ProveArgs, TilesArgs};
+use super::audit_verify::{self, VerifyArgs};
 use super::{Caller, ClientArgs, Rows, Session, pages};
-use crate::output::{Output, count, json_of, say, sheet, shown, table, time};
+use crate::output::{Output, json_of, say, sheet, shown, table, time};
 use crate::problem::Problem;
 
 /// The audit ledger: verify, list events, checkpoints and proofs
@@ -23,6 +22,8 @@ use crate::problem::Problem;
   deltran audit show 17
   deltran audit checkpoint --out checkpoint
   deltran audit prove 17
+  deltran audit export --from 2025-11-06 --to 2025-11-07 --out november-6
+  deltran audit verify november-6 --key audit.pub
 
 Role auditor is assumed, user \"auditor\".")]
 pub struct AuditArgs {
@@ -32,13 +33,8 @@ pub struct AuditArgs {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Re-checks the stored ledger and compares it with producers and streams; exit code 1 where something differs
-    #[command(after_help = "Examples:\n  deltran audit verify\n  deltran audit verify --database-only --json")]
-    Verify {
-        /// Check the stored rows only, without asking producers and broker
-        #[arg(long)]
-        database_only: bool,
-    },
+    /// Checks the stored ledger, or the folder of an export; exit code 1 where something differs
+    Verify(VerifyArgs),
     /// Lists events in the order of the ledger
     #[command(after_help = "Examples:
   deltran audit events --domain clearing --limit 20
@@ -84,9 +80,8 @@ enum Command {
     Tiles(TilesArgs),
     /// Makes or shows keys that sign checkpoints
     Key(KeyArgs),
-    /// Not part of this release
-    #[command(hide = true)]
-    Export(Rest),
+    /// Writes a range for a regulator, as files that prove themselves
+    Export(ExportArgs),
     /// Not part of this release
     #[command(hide = true)]
     Reconcile(Rest),
@@ -108,16 +103,20 @@ struct Rest {
 pub async fn run(args: AuditArgs, client: ClientArgs, out: Output) -> Result<(), Problem> {
     let absent = |what: &str| Err(Problem::not_in_this_release(&format!("`deltran audit {what}`")));
     let command = match args.command {
-        Command::Export(_) => return absent("export"),
         Command::Reconcile(_) => return absent("reconcile"),
         Command::Hold(_) => return absent("hold"),
         Command::Key(args) => return audit_proof::key(args, out),
+        Command::Verify(args) => match &args.folder {
+            Some(folder) => return audit_verify::verify_folder(folder, &args, out),
+            None => Command::Verify(args),
+        },
         command => command,
     };
     let session = Session::open(&client, out).await?;
     let caller = session.caller(Role::Auditor, "auditor", None)?;
     match command {
-        Command::Verify { database_only } => verify(&session, caller, database_only).await,
+        Command::Verify(args) => audit_verify::verify(&session, caller, args.database).await,
+        Command::Export(args) => audit_export::export(&session, caller, args).await,
         Command::Events { domain, event_type, participant, correlation, from, to, rows } => {
             let filter = ListEventsRequest {
                 page: None,
@@ -145,7 +144,7 @@ pub async fn run(args: AuditArgs, client: ClientArgs, out: Output) -> Result<(),
         Command::Checkpoints(args) => audit_proof::checkpoints(&session, caller, args).await,
         Command::Prove(args) => audit_proof::prove(&session, caller, args).await,
         Command::Tiles(args) => audit_proof::tiles(&session, caller, args).await,
-        Command::Key(_) | Command::Export(_) | Command::Reconcile(_) | Command::Hold(_) => Ok(()),
+        Command::Key(_) | Command::Reconcile(_) | Command::Hold(_) => Ok(()),
     }
 }
 
@@ -203,68 +202,4 @@ fn one(event: &AuditEvent) -> String {
         ("validity", if event.valid { "valid".to_owned() } else { format!("invalid: {}", event.invalid_reason) }),
     ]);
     format!("{text}\n{}", String::from_utf8_lossy(&event.envelope))
-}
-
-async fn verify(session: &Session, caller: Caller, database_only: bool) -> Result<(), Problem> {
-    let mut answers = session.audit(caller.patient()).verify(VerifyRequest { database_only }).await?.into_inner();
-    let bar = if session.out.json || !std::io::IsTerminal::is_terminal(&std::io::stderr()) {
-        ProgressBar::hidden()
-    } else {
-        let style = ProgressStyle::with_template("{bar:40} {human_pos}/{human_len} events checked, {eta} left");
-        ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
-    };
-    let mut report = None;
-    while let Some(answer) = answers.message().await? {
-        bar.set_length(answer.total);
-        bar.set_position(answer.checked);
-        report = answer.report.or(report);
-    }
-    bar.finish_and_clear();
-    let report = report.ok_or_else(|| Problem::unavailable("the verification ended without a result: try again"))?;
-    session.out.show("deltran.audit.v1.VerifyReport", &report, verify_tables);
-    if report.ok {
-        return Ok(());
-    }
-    let failed = report.checks.iter().filter(|c| !c.ok).map(|c| c.check.clone());
-    let failed = failed.chain(report.producers.iter().filter(|p| !p.ok).map(|p| format!("producer {}", p.producer)));
-    let failed: Vec<_> =
-        failed.chain(report.streams.iter().filter(|s| !s.ok).map(|s| format!("stream {}", s.stream))).collect();
-    Err(Problem::refused(format!("the audit ledger does not verify: {}", failed.join(", "))))
-}
-
-/// What `verify` shows.
-pub fn verify_tables(report: &VerifyReport) -> String {
-    let verdict = |ok: bool| if ok { "ok".to_owned() } else { "FAILED".to_owned() };
-    let checks = report.checks.iter().map(|c| [c.check.clone(), verdict(c.ok), c.detail.clone()]);
-    let mut text = table(["check", "verdict", "detail"], checks);
-    if !report.producers.is_empty() {
-        let rows = report.producers.iter().map(|p| {
-            [
-                p.producer.clone(),
-                p.assigned.to_string(),
-                p.confirmed.to_string(),
-                p.recorded.to_string(),
-                verdict(p.ok),
-                p.detail.clone(),
-            ]
-        });
-        text.push('\n');
-        text.push_str(&table(["producer", "assigned", "confirmed", "recorded", "verdict", "detail"], rows));
-    }
-    if !report.streams.is_empty() {
-        let rows = report.streams.iter().map(|s| {
-            [
-                s.stream.clone(),
-                s.messages.to_string(),
-                s.last_sequence.to_string(),
-                s.recorded.to_string(),
-                verdict(s.ok),
-                s.detail.clone(),
-            ]
-        });
-        text.push('\n');
-        text.push_str(&table(["stream", "messages", "last sequence", "recorded", "verdict", "detail"], rows));
-    }
-    let outcome = if report.ok { "verified" } else { "NOT verified" };
-    format!("{text}\n{outcome}: {} events, {} of them invalid", count(report.leaves), count(report.invalid_events))
 }

@@ -12,7 +12,6 @@ use deltran_audit::domain::note::{Kind, Signer};
 use deltran_notification::webhook::random::{Random, SystemRandom};
 use deltran_runtime::config::Config;
 use deltran_runtime::files::write_whole;
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use super::{Caller, Rows, Session, pages};
@@ -291,12 +290,7 @@ pub async fn tiles(session: &Session, caller: Caller, args: TilesArgs) -> Result
     }
     let request = GetTilesRequest { size, from_leaf, hashes_only: args.hashes_only };
     let mut files = session.audit(caller.patient()).get_tiles(request).await?.into_inner();
-    let bar = if session.out.json || !std::io::IsTerminal::is_terminal(&std::io::stderr()) {
-        ProgressBar::hidden()
-    } else {
-        let style = ProgressStyle::with_template("{bar:40} {human_pos}/{human_len} leaves, {eta} left");
-        ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
-    };
+    let bar = session.out.bar("leaves");
     let (mut written, mut leaves, mut last) = (0u64, 0, String::new());
     while let Some(file) = files.message().await? {
         if !is_log_path(&file.path) {

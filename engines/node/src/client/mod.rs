@@ -3,11 +3,14 @@
 pub mod account;
 pub mod alert;
 pub mod audit;
+mod audit_export;
 pub mod audit_proof;
+mod audit_verify;
 pub mod breaker;
 pub mod case;
 pub mod dlq;
 pub mod endpoint;
+mod export_folder;
 pub mod exposure;
 pub mod hold;
 pub mod import;

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::io::{self, BufRead};
 
-use deltran_reporting::write::csv::is_formula;
+use deltran_runtime::csv::is_formula;
 
 /// The longest line that is read; what is longer is a finding of its own.
 pub const MAX_LINE: usize = 64 * 1024;

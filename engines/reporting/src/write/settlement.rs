@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use deltran_kernel::{Minor, Money, ParticipantId, WindowId};
 
-use deltran_runtime::csv::{Row, header};
 use super::html::{self, Cell};
 use crate::domain::Contradiction;
 use crate::domain::book::Flow;
 use crate::domain::settled::Settled;
+use deltran_runtime::csv::{Row, header};
 
 fn text(settled: &Settled, minor: Minor) -> String {
     Money::new(minor, settled.set.currency).amount()

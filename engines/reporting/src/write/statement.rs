@@ -3,10 +3,10 @@
 use deltran_kernel::Minor;
 
 use super::StatementWriter;
-use deltran_runtime::csv::{Row, header};
 use super::html::{self, Cell};
 use crate::domain::Contradiction;
 use crate::domain::statement::{Head, Line, Scope};
+use deltran_runtime::csv::{Row, header};
 
 /// Columns of the CSV. The sum of `amount` is the closing less the opening.
 const COLUMNS: [&str; 17] = [

@@ -2,10 +2,10 @@
 
 use deltran_kernel::Minor;
 
-use deltran_runtime::csv::{Row, header};
 use super::html::{self, Cell};
 use crate::domain::Contradiction;
 use crate::domain::trial::Trial;
+use deltran_runtime::csv::{Row, header};
 
 /// What the ledger said of one of its invariants.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use deltran_runtime::{DbError, Failure};
 use crate::domain::account::AccountKey;
 use crate::domain::command::{Funding, Outcome, ParticipantState, Priority, SealTotals};
 use crate::domain::refusal::Refusal;
-use crate::store::{BalanceRow, Check, PostingRow, TransactionRow};
+use crate::store::{BalanceRow, Check, PostingRow, Total, TransactionRow};
 
 pub(super) fn state(state: TransactionState) -> pb::TransactionState {
     match state {
@@ -224,5 +224,15 @@ pub(super) fn check(check: Check) -> pb::InvariantResult {
         statement: check.statement.to_owned(),
         holds: check.breach.is_none(),
         detail: check.breach.unwrap_or_default(),
+    }
+}
+
+pub(super) fn total((currency, total): (Currency, Total)) -> pb::CurrencyTotal {
+    pb::CurrencyTotal {
+        currency: currency.code().to_owned(),
+        committed: total.committed,
+        committed_amount: Some(minor_to_money(total.committed_amount, currency)),
+        minted: Some(minor_to_money(total.minted, currency)),
+        burnt: Some(minor_to_money(total.burnt, currency)),
     }
 }

@@ -124,6 +124,7 @@ impl Api {
             transactions: verified.transactions,
             postings: verified.postings,
             accounts: verified.accounts,
+            totals: verified.totals.into_iter().map(encode::total).collect(),
         }))
     }
 }

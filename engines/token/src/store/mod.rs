@@ -11,7 +11,7 @@ mod write;
 pub use load::WriterState;
 pub use prefetch::Wanted;
 pub use read::{BalanceRow, Balances, PostingRow, TransactionFilter, TransactionRow};
-pub use verify::{Check, Verified};
+pub use verify::{Check, Total, Verified};
 pub use write::Batch;
 
 use deltran_runtime::Db;

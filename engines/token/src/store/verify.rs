@@ -1,5 +1,8 @@
 //! `VerifyLedger`: the invariants L1 to L8 on one snapshot.
 
+use std::collections::BTreeMap;
+
+use deltran_kernel::{Currency, Minor};
 use deltran_runtime::DbError;
 use rust_decimal::Decimal;
 use sqlx::PgConnection;
@@ -29,6 +32,21 @@ pub struct Verified {
     pub postings: u64,
     /// Number of accounts.
     pub accounts: u64,
+    /// By currency.
+    pub totals: BTreeMap<Currency, Total>,
+}
+
+/// What the ledger took in, let out and committed in a currency since it began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Total {
+    /// Transactions that are COMMITTED.
+    pub committed: u64,
+    /// The sum of their amounts.
+    pub committed_amount: Minor,
+    /// Debits of SAFEGUARD.
+    pub minted: Minor,
+    /// Credits of SAFEGUARD.
+    pub burnt: Minor,
 }
 
 /// Each query names its first breach in one text, or gives no row.
@@ -92,10 +110,36 @@ impl Store {
             statement: "replay gives the same balances",
             breach: l7(&mut tx, &replay).await?,
         });
+        let totals = totals(&mut tx).await?;
         tx.commit().await?;
         checks.sort_by_key(|check| check.invariant);
-        Ok(Verified { checks, transactions: transactions as u64, postings: postings as u64, accounts: accounts as u64 })
+        let (transactions, postings, accounts) = (transactions as u64, postings as u64, accounts as u64);
+        Ok(Verified { checks, transactions, postings, accounts, totals })
     }
+}
+
+async fn totals(tx: &mut PgConnection) -> Result<BTreeMap<Currency, Total>, DbError> {
+    let committed: Vec<(String, i64, Decimal)> = sqlx::query_as(
+        "SELECT currency, count(*), sum(amount) FROM transaction WHERE state = 'COMMITTED' GROUP BY currency",
+    )
+    .fetch_all(&mut *tx)
+    .await?;
+    let held: Vec<(String, Decimal, Decimal)> = sqlx::query_as(
+        "SELECT currency, sum(debits), sum(credits) FROM account WHERE kind = 'SAFEGUARD' GROUP BY currency",
+    )
+    .fetch_all(tx)
+    .await?;
+    let mut totals: BTreeMap<Currency, Total> = BTreeMap::new();
+    let minor = |value: Decimal| Minor::from_decimal(value).map_err(DbError::corrupt);
+    for (currency, count, sum) in committed {
+        let total = totals.entry(Currency::new(&currency).map_err(DbError::corrupt)?).or_default();
+        (total.committed, total.committed_amount) = (count as u64, minor(sum)?);
+    }
+    for (currency, debits, credits) in held {
+        let total = totals.entry(Currency::new(&currency).map_err(DbError::corrupt)?).or_default();
+        (total.minted, total.burnt) = (minor(debits)?, minor(credits)?);
+    }
+    Ok(totals)
 }
 
 /// Each posting has one debit and one credit of one amount by its form; what is left to check is that
