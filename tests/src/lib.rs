@@ -12,6 +12,7 @@ mod fleet;
 mod nats;
 pub mod node;
 mod postgres;
+pub mod python;
 mod stack;
 pub mod tie_out;
 mod wait;

@@ -1,22 +1,25 @@
 //! A ledger on a real Postgres, and messages for it.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use deltran_audit::checkpoints::Publisher;
 use deltran_audit::config::Settings;
 use deltran_audit::consume::Sequencer;
+use deltran_audit::domain::note::{Kind, Signer, Verifier as Key};
 use deltran_audit::domain::sequence::AUDIT;
 use deltran_audit::notary::Notary;
 use deltran_audit::store::Ledger;
 use deltran_audit::verify::Verifier;
 use deltran_audit::{MIGRATOR, NAME};
 use deltran_events::data::audit::AccessGranted;
-use deltran_events::{Context, Envelope, Event, Stamp};
+use deltran_events::{Context, Domain, Envelope, Event, Stamp};
 use deltran_kernel::{EventId, IdSource, ManualClock, SeededIds, SystemIds, Timestamp};
-use deltran_messaging::{ApplyError, Broker, Delivery, Handler, SHARED_TABLES, producer_of};
+use deltran_messaging::{ApplyError, Broker, Delivery, Door, Handler, Outbox, SHARED_TABLES, producer_of};
 use deltran_runtime::config::Config;
 use deltran_runtime::db::{DbOptions, migrate};
 use deltran_runtime::health::Health;
@@ -24,16 +27,47 @@ use deltran_runtime::metrics::Metrics;
 use deltran_runtime::peers::Peers;
 use deltran_runtime::{Db, EngineContext};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use tempfile::TempDir;
 use tokio::sync::{Notify, mpsc};
 
 pub const NOON: i64 = 1_762_430_400_000_000;
 pub const DAY: i64 = 86_400_000_000;
 pub const SUBJECT: &str = "events.audit.access.granted";
 
+pub const ORIGIN: &str = "deltran/test/audit";
+
+/// A folder with a key in it.
+pub struct Keys {
+    pub folder: TempDir,
+}
+
+impl Keys {
+    pub fn new() -> Self {
+        let keys = Self { folder: tempfile::tempdir().unwrap() };
+        keys.add("audit.key", ORIGIN, 1);
+        keys
+    }
+
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn add(&self, name: &str, origin: &str, seed: u8) -> Key {
+        let signer = Signer::new(origin, Kind::Ed25519, &[seed; 32]).unwrap();
+        std::fs::write(self.file(name), signer.secret_text() + "\n").unwrap();
+        signer.verifier().clone()
+    }
+
+    pub fn settings(&self) -> Settings {
+        Settings { key_files: vec![self.file("audit.key").display().to_string()], ..Settings::default() }
+    }
+}
+
 /// A database of its own, the engine's way into it, and a superuser's.
 pub struct Place {
     pub context: EngineContext,
     pub clock: Arc<ManualClock>,
+    pub url: String,
     pub root: PgConnection,
     read: AtomicU64,
 }
@@ -69,7 +103,7 @@ impl Place {
         };
         let mut root = PgConnection::connect(&url).await.unwrap();
         sqlx::raw_sql("SET search_path = audit").execute(&mut root).await.unwrap();
-        Self { context, clock, root, read: AtomicU64::new(0) }
+        Self { context, clock, url, root, read: AtomicU64::new(0) }
     }
 
     pub fn sequencer(&self) -> Sequencer {
@@ -105,20 +139,32 @@ impl Place {
     }
 
     pub async fn apply(&self, sequencer: &Sequencer, batch: &[Delivery]) -> Result<(), ApplyError> {
-        let mut tx = self.context.db.begin().await?;
+        self.apply_in(&self.context, sequencer, batch).await
+    }
+
+    /// As a process with this context does it.
+    pub async fn apply_in(
+        &self,
+        context: &EngineContext,
+        sequencer: &Sequencer,
+        batch: &[Delivery],
+    ) -> Result<(), ApplyError> {
+        let mut tx = context.db.begin().await?;
         sequencer.apply(&mut tx, batch).await?;
         // As the consumer does in the same transaction.
-        for delivery in batch {
-            if let Some((producer, seq)) = &delivery.producer {
-                sqlx::query(
-                    "INSERT INTO received VALUES ('audit-engine-consumer', $1, ARRAY[1, $2])
-                     ON CONFLICT (consumer, producer) DO UPDATE SET ranges = ARRAY[1, GREATEST(received.ranges[2], $2)]",
-                )
-                .bind(producer)
-                .bind(*seq as i64)
-                .execute(&mut *tx)
-                .await?;
-            }
+        let mut highest = BTreeMap::new();
+        for (producer, seq) in batch.iter().filter_map(|delivery| delivery.producer.as_ref()) {
+            highest.entry(producer).and_modify(|last: &mut u64| *last = (*last).max(*seq)).or_insert(*seq);
+        }
+        for (producer, seq) in highest {
+            sqlx::query(
+                "INSERT INTO received VALUES ('audit-engine-consumer', $1, ARRAY[1, $2])
+                 ON CONFLICT (consumer, producer) DO UPDATE SET ranges = ARRAY[1, GREATEST(received.ranges[2], $2)]",
+            )
+            .bind(producer)
+            .bind(seq as i64)
+            .execute(&mut *tx)
+            .await?;
         }
         tx.commit().await?;
         sequencer.committed();
@@ -137,8 +183,34 @@ impl Place {
         verifier.run(true, &sender).await.unwrap()
     }
 
+    /// The size of the ledger once nothing is under way any more.
+    pub async fn settled(&mut self) -> u64 {
+        // What a lost connection left is ended by the server when it notices; its locks are gone then.
+        let mut tx = self.root.begin().await.unwrap();
+        let size: i64 = sqlx::query_scalar("SELECT size FROM log_head FOR UPDATE").fetch_one(&mut *tx).await.unwrap();
+        tx.rollback().await.unwrap();
+        size as u64
+    }
+
     pub fn notary(&self, settings: &Settings) -> Notary {
-        Notary::new(settings, "test", self.context.db.clone(), self.context.metrics.clone()).unwrap()
+        self.notary_in(&self.context, settings)
+    }
+
+    pub fn notary_in(&self, context: &EngineContext, settings: &Settings) -> Notary {
+        Notary::new(settings, "test", context.db.clone(), context.metrics.clone()).unwrap()
+    }
+
+    pub fn door(&self) -> Door {
+        self.door_in(&self.context)
+    }
+
+    pub fn door_in(&self, context: &EngineContext) -> Door {
+        let outbox = Outbox::new(Domain::Audit, self.clock.clone(), self.context.ids.clone());
+        Door::new(context.db.clone(), outbox)
+    }
+
+    pub fn publisher(&self, settings: &Settings) -> Publisher {
+        Publisher::new(self.context.clone(), self.door(), Arc::new(self.notary(settings)), settings)
     }
 
     /// The result of a statement by the engine's role, in words.

@@ -1,10 +1,9 @@
 //! Checkpoints: signed as the ledger grows, never of another history, published once a day.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
-use deltran_audit::checkpoints::{Calendar, Publisher};
+use deltran_audit::checkpoints::Calendar;
 use deltran_audit::config::Settings;
 use deltran_audit::domain::checkpoint::{Checkpoint, ConsistencyProof, InclusionProof};
 use deltran_audit::domain::leaf_hash;
@@ -12,42 +11,11 @@ use deltran_audit::domain::merkle::{consistency_plan, inclusion_plan};
 use deltran_audit::domain::note::{Kind, Note, Signer, Verifier};
 use deltran_audit::notary::{Notary, NotaryError, anchor_of};
 use deltran_audit::store::{Checkpoints, Kept, Tree};
-use deltran_events::Domain;
 use deltran_kernel::{Clock, Timestamp};
-use deltran_messaging::{Delivery, Door, Outbox};
-use tempfile::TempDir;
+use deltran_messaging::Delivery;
 use tokio_util::sync::CancellationToken;
 
-use crate::place::{DAY, NOON, Place};
-
-const ORIGIN: &str = "deltran/test/audit";
-
-/// A folder with a key in it.
-struct Keys {
-    folder: TempDir,
-}
-
-impl Keys {
-    fn new() -> Self {
-        let keys = Self { folder: tempfile::tempdir().unwrap() };
-        keys.add("audit.key", ORIGIN, 1);
-        keys
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn add(&self, name: &str, origin: &str, seed: u8) -> Verifier {
-        let signer = Signer::new(origin, Kind::Ed25519, &[seed; 32]).unwrap();
-        std::fs::write(self.file(name), signer.secret_text() + "\n").unwrap();
-        signer.verifier().clone()
-    }
-
-    fn settings(&self) -> Settings {
-        Settings { key_files: vec![self.file("audit.key").display().to_string()], ..Settings::default() }
-    }
-}
+use crate::place::{DAY, Keys, NOON, ORIGIN, Place};
 
 fn events(place: &Place, from: u64, to: u64) -> Vec<Delivery> {
     (from..to).map(|n| place.event(n + 1, "q")).collect()
@@ -252,10 +220,8 @@ async fn a_day_that_is_over_is_published_once() {
     let (sequencer, keys) = (place.sequencer(), Keys::new());
     let published = keys.file("published");
     let settings = Settings { publish_directory: published.display().to_string(), ..keys.settings() };
-    let notary = Arc::new(place.notary(&settings));
-    let outbox = Outbox::new(Domain::Audit, place.clock.clone(), place.context.ids.clone());
-    let door = Door::new(place.context.db.clone(), outbox);
-    let publisher = Publisher::new(place.context.clone(), door, notary.clone(), &settings);
+    let publisher = place.publisher(&settings);
+    let notary = publisher.notary().clone();
     let calendar = Calendar::new(place.context.clone(), publisher.clone());
     place.apply(&sequencer, &events(&place, 0, 5)).await.unwrap();
     place.clock.advance_micros(DAY);
