@@ -9,8 +9,9 @@ pub mod config;
 pub mod consume;
 pub mod domain;
 pub mod export;
-mod grpc;
+pub mod grpc;
 pub mod notary;
+pub mod retention;
 mod schedule;
 pub mod store;
 pub mod verify;
@@ -47,6 +48,7 @@ pub fn engine(context: EngineContext, broker: Broker, outbox: Outbox) -> Result<
     let notary = Arc::new(notary);
     let door = Door::new(context.db.clone(), outbox.clone());
     let publisher = Publisher::new(context.clone(), door.clone(), notary.clone(), &settings);
+    let retention = retention::Retention::new(context.clone(), door.clone(), &settings);
     let signing = Signing::new(context.clone(), notary, &settings);
     let calendar = Calendar::new(context.clone(), publisher.clone());
     let appended = Arc::new(Notify::new());
@@ -66,8 +68,8 @@ pub fn engine(context: EngineContext, broker: Broker, outbox: Outbox) -> Result<
     let relay = Relay::new(context.clone(), broker.clone(), outbox.clone());
     let partitions = schedule::Partitions::new(context.clone());
     let burial = schedule::Burial::new(context.clone(), broker.clone(), given_up);
-    let audit =
-        AuditServiceServer::new(grpc::Audit::new(context.clone(), broker.clone(), door.clone(), appended, publisher));
+    let audit = grpc::Audit::new(context.clone(), broker.clone(), door.clone(), appended, publisher, &settings);
+    let audit = AuditServiceServer::new(audit);
     let dead_letters = DeadLetterServiceServer::new(grpc::DeadLetters::new(context, broker, door));
 
     Ok(Engine::new(NAME, move |routes| {
@@ -80,7 +82,8 @@ pub fn engine(context: EngineContext, broker: Broker, outbox: Outbox) -> Result<
     .worker("advisories", move |stop| advisories.run(stop))
     .worker("burial", move |stop| burial.run(stop))
     .worker("signer", move |stop| signing.run(stop))
-    .worker("days", move |stop| calendar.run(stop)))
+    .worker("days", move |stop| calendar.run(stop))
+    .worker("retention", move |stop| retention.run(stop)))
 }
 
 fn spec(stream: &str, name: &str) -> Result<&'static ConsumerSpec, BootError> {

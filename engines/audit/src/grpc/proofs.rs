@@ -8,13 +8,13 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Status};
 
-use super::note_access;
+use super::{archived, note_access};
 use crate::checkpoints::Publisher;
 use crate::domain::check::StoredLeaf;
 use crate::domain::checkpoint::{Checkpoint, InclusionProof};
 use crate::domain::merkle::{Plan, consistency_plan, inclusion_plan};
 use crate::domain::tile::{HEIGHT, TilePath, WIDTH, tiles_of};
-use crate::store::{Checkpoints, Kept, Ledger, Tree};
+use crate::store::{Checkpoints, Cuts, Kept, Ledger, Tree};
 
 /// Files of a log under way to a slow reader.
 const AHEAD: usize = 16;
@@ -32,14 +32,16 @@ pub struct Proofs {
     ledger: Ledger,
     tree: Tree,
     checkpoints: Checkpoints,
+    cuts: Cuts,
 }
 
 impl Proofs {
     /// Answers out of the engine's database.
     pub fn new(context: EngineContext, door: Door, publisher: Publisher) -> Self {
         let db = context.db.clone();
-        let (ledger, tree, checkpoints) = (Ledger::new(db.clone()), Tree::new(db.clone()), Checkpoints::new(db));
-        Self { context, door, publisher, ledger, tree, checkpoints }
+        let (ledger, tree) = (Ledger::new(db.clone()), Tree::new(db.clone()));
+        let (checkpoints, cuts) = (Checkpoints::new(db.clone()), Cuts::new(db));
+        Self { context, door, publisher, ledger, tree, checkpoints, cuts }
     }
 
     async fn note(&self, caller: &Caller, query: String) -> Result<(), Failure> {
@@ -152,7 +154,11 @@ impl Proofs {
         use pb::get_inclusion_proof_request::Leaf as Key;
         let (found, name) = match key {
             Key::LeafIndex(index) => {
-                (self.ledger.at(i64::try_from(*index).unwrap_or(i64::MAX)).await?, format!("at leaf_index {index}"))
+                let found = self.ledger.at(i64::try_from(*index).unwrap_or(i64::MAX)).await?;
+                if let (None, Some(gone)) = (&found, self.cuts.day_of(*index).await?) {
+                    return Err(archived(format_args!("leaf {index}"), &gone));
+                }
+                (found, format!("at leaf_index {index}"))
             }
             Key::EventId(text) => {
                 let id = wire::parse::<EventId>("event_id", text)?;
@@ -163,13 +169,29 @@ impl Proofs {
     }
 
     async fn hashes(&self, plan: &Plan) -> Result<Vec<crate::domain::merkle::Hash>, Failure> {
-        self.tree.fill(plan).await?.ok_or_else(|| {
-            Failure::new(
-                FailureKind::WrongState,
-                "not_online",
-                "hashes that the proof needs are not there: `deltran audit verify` tells more",
-            )
-        })
+        if let Some(hashes) = self.tree.fill(plan).await? {
+            return Ok(hashes);
+        }
+        let message = match self.cuts.leaf().await? {
+            0 => "hashes that the proof needs are not there: `deltran audit verify` tells more".to_owned(),
+            cut => format!(
+                "hashes that the proof needs are not in the database, which begins at leaf {cut}: those before it are archived"
+            ),
+        };
+        Err(Failure::new(FailureKind::WrongState, "not_online", message))
+    }
+
+    /// Tiles stay that end beyond the cut, entries only from it on, in bundles.
+    async fn check_tiles_from(&self, request: &pb::GetTilesRequest) -> Result<(), Failure> {
+        let cut = self.cuts.leaf().await?;
+        let first = if request.hashes_only { cut } else { cut.next_multiple_of(WIDTH) };
+        if request.from_leaf >= first {
+            return Ok(());
+        }
+        let message = format!(
+            "what ends before leaf {first} is archived: ask from there on; `deltran audit days` says where it is"
+        );
+        Err(Failure::new(FailureKind::WrongState, "archived", message).with("from_leaf", first))
     }
 
     /// `GetConsistencyProof`.
@@ -226,6 +248,7 @@ impl Proofs {
             let message = format!("{} is beyond the ledger of size {}", request.from_leaf, kept.size);
             return Err(Failure::malformed("from_leaf", message));
         }
+        self.check_tiles_from(&request).await?;
         let (sender, receiver) = mpsc::channel(AHEAD);
         let proofs = self.clone();
         tokio::spawn(async move {
