@@ -1,4 +1,5 @@
-//! Days that leave the database: the oldest first, each in a transaction of its own, as far as the database lets them.
+//! Days into the archive, and out of the database: the oldest first, each in a transaction of its own, as far as the
+//! database lets them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,8 +12,9 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::NAME;
+use crate::archive::Archiver;
 use crate::config::Settings;
-use crate::store::{Archives, ClosedDay, Detaching, Tree};
+use crate::store::{Archives, ClosedDay, Detaching, READ_AGAIN, Tree};
 
 /// Between two looks whether a day may go.
 const PACE: Pace =
@@ -33,52 +35,78 @@ pub enum Oldest {
     Stays(ClosedDay, String),
 }
 
-/// Takes days out of the database.
+/// Takes days to the archive and out of the database.
 #[derive(Clone)]
 pub struct Retention {
     context: EngineContext,
     door: Door,
     archives: Archives,
     tree: Tree,
+    archiver: Option<Archiver>,
     retention_days: i32,
     detach: bool,
 }
 
 impl Retention {
-    /// The worker.
-    pub fn new(context: EngineContext, door: Door, settings: &Settings) -> Self {
+    /// The worker; without an archiver nothing is archived.
+    pub fn new(context: EngineContext, door: Door, archiver: Option<Archiver>, settings: &Settings) -> Self {
         let (archives, tree) = (Archives::new(context.db.clone()), Tree::new(context.db.clone()));
         let (retention_days, detach) = (settings.retention_days, settings.detach);
-        Self { context, door, archives, tree, retention_days, detach }
+        Self { context, door, archives, tree, archiver, retention_days, detach }
     }
 
     /// Works while this process holds the lease `retention`, until shutdown.
     pub async fn run(self, shutdown: CancellationToken) {
-        if !self.detach {
+        if self.archiver.is_none() && !self.detach {
             return shutdown.cancelled().await;
         }
-        let lease = self.context.lease("retention");
+        let (lease, stop) = (self.context.lease("retention"), shutdown.clone());
         lease
             .rounds(shutdown, PACE, Arc::new(Notify::new()), move |epoch| {
-                let retention = self.clone();
-                async move { retention.round(&epoch).await }
+                let (retention, stop) = (self.clone(), stop.clone());
+                async move {
+                    tokio::select! {
+                        done = retention.round(&epoch) => done,
+                        () = stop.cancelled() => Ok(()),
+                    }
+                }
             })
             .await;
     }
 
-    async fn round(&self, epoch: &Epoch) -> Result<(), RoundError> {
-        loop {
+    /// Archives what is over, and lets go what may go.
+    ///
+    /// # Errors
+    /// What waits for the next round.
+    pub async fn round(&self, epoch: &Epoch) -> Result<(), RoundError> {
+        if let Some(archiver) = &self.archiver {
+            while let Some(day) = archiver.archive_next(epoch).await? {
+                tracing::info!(day = day.name(), from = day.from, to = day.to, "a day is archived");
+            }
+        }
+        let mut read = None;
+        while self.detach {
             match self.detach_oldest(epoch).await? {
                 Oldest::Detached(day) => {
                     tracing::info!(day = day.name(), from = day.from, to = day.to, "a day left the database");
                 }
                 Oldest::Stays(day, reason) => {
+                    if let (true, Some(archiver)) = (reason.starts_with(READ_AGAIN), &self.archiver) {
+                        // Once is enough, unless the clock is days behind the ledger.
+                        if read == Some(day.start) {
+                            return Err(RoundError::Later(reason));
+                        }
+                        archiver.read_again(epoch, day.start).await?;
+                        read = Some(day.start);
+                        continue;
+                    }
                     tracing::debug!(day = day.name(), reason, "the oldest day stays in the database");
                     return Ok(());
                 }
                 Oldest::None => return Ok(()),
             }
         }
+        Ok(())
     }
 
     /// Takes the oldest day out of the database where every rule allows it.

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use deltran_kernel::Timestamp;
 use deltran_messaging::ranges::Ranges;
 
-use super::merkle::{Frontier, Hash};
+use super::merkle::{Frontier, Hash, Node, node_hash};
 use super::tile::{HEIGHT, Tile, WIDTH};
 
 /// The highest level of which a tile can end at a leaf that can be counted.
@@ -23,6 +23,38 @@ pub fn goes(tile: Tile, cut: u64) -> bool {
 /// How many hashes stand in the tiles that go.
 pub fn hashes_gone(cut: u64) -> u64 {
     (0..=LAST_LEVEL).map(|level| (cut >> ((level + 1) * HEIGHT)) * WIDTH).sum()
+}
+
+/// The tiles that leaves `from` up to but without `to` fill.
+pub fn tiles_completed(from: u64, to: u64) -> impl Iterator<Item = Tile> {
+    (0..=LAST_LEVEL).flat_map(move |level| {
+        let full = |leaves: u64| leaves >> ((level + 1) * HEIGHT);
+        (full(from)..full(to)).map(move |index| Tile { level, index })
+    })
+}
+
+/// The tile that is full when a subtree is.
+pub fn completed_tile(node: Node) -> Option<Tile> {
+    let level = (node.height / HEIGHT).checked_sub(1)?;
+    node.height.is_multiple_of(HEIGHT).then_some(Tile { level, index: node.index })
+}
+
+/// The hash of the subtree that a full tile stands for. None where it is not full.
+pub fn root_of_tile(hashes: &[Hash]) -> Option<Hash> {
+    let mut row = hashes.to_vec();
+    if row.len() as u64 != WIDTH {
+        return None;
+    }
+    while row.len() > 1 {
+        row = row.chunks(2).map(|pair| node_hash(&pair[0], &pair[1])).collect();
+    }
+    row.pop()
+}
+
+/// The hashes of a full tile out of its bytes. None where it is not full.
+pub fn tile_of_bytes(bytes: &[u8]) -> Option<Vec<Hash>> {
+    let (hashes, rest) = bytes.as_chunks();
+    (rest.is_empty() && hashes.len() as u64 == WIDTH).then(|| hashes.to_vec())
 }
 
 /// Where a day of the ledger stands.
@@ -200,8 +232,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::leaf_hash;
-    use super::super::merkle::{Node, Plan, consistency_plan, empty_root, frontier_nodes, inclusion_plan};
-    use super::super::tile::{tiles_for, tiles_of};
+    use super::super::merkle::{Plan, consistency_plan, empty_root, frontier_nodes, inclusion_plan};
+    use super::super::tile::{Additions, tiles_for, tiles_of};
     use super::*;
 
     fn survives(plan: &Plan, cut: u64) -> bool {
@@ -277,6 +309,35 @@ mod tests {
         let mut frontier = Frontier::default();
         (0..size).for_each(|leaf| frontier.append(leaf_hash(&leaf.to_be_bytes()), |_, _| {}));
         frontier
+    }
+
+    /// Whatever days a ledger is cut into, each tile is filled by one of them, and its root comes out of their leaves.
+    #[test]
+    fn every_tile_is_filled_by_one_day() {
+        let (mut frontier, mut added, mut roots) = (Frontier::default(), Additions::default(), BTreeMap::new());
+        let days = [0u64, 1, 255, 256, 256, 700, 65_535, 66_000, 66_048, 70_000];
+        for pair in days.windows(2) {
+            let mut filled = Vec::new();
+            for leaf in pair[0]..pair[1] {
+                frontier.append(leaf_hash(&leaf.to_be_bytes()), |node, hash| {
+                    added.add(node, hash);
+                    if let Some(tile) = completed_tile(node) {
+                        filled.push(tile);
+                        roots.insert(tile, hash);
+                    }
+                });
+            }
+            filled.sort_unstable();
+            assert_eq!(filled, tiles_completed(pair[0], pair[1]).collect::<Vec<_>>(), "{pair:?}");
+        }
+        let full: Vec<_> = added.iter().filter(|(_, _, hashes)| hashes.len() as u64 == WIDTH).collect();
+        assert_eq!((full.len(), roots.len()), (274, 274));
+        for (tile, _, hashes) in full {
+            assert_eq!(root_of_tile(hashes), roots.get(&tile).copied(), "{tile:?}");
+            assert_eq!(tile_of_bytes(&hashes.concat()).as_deref(), Some(hashes));
+            assert!(goes(tile, 70_000), "{tile:?}");
+        }
+        assert_eq!((root_of_tile(&[]), tile_of_bytes(&[0; 8191])), (None, None));
     }
 
     fn gone(day: i64, from: u64, to: u64) -> Gone {

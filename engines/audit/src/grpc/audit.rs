@@ -15,6 +15,7 @@ use super::export::Exports;
 use super::holds::Holds;
 use super::proofs::Proofs;
 use super::{archived, note_access};
+use crate::archive::Archive;
 use crate::checkpoints::Publisher;
 use crate::config::Settings;
 use crate::domain::check::StoredLeaf;
@@ -42,20 +43,20 @@ pub struct Audit {
 }
 
 impl Audit {
-    /// The service; `appended` is told when leaves come in this process.
+    /// The service; `appended` is told when leaves come in this process. Older proofs come out of the archive.
     pub fn new(
         context: EngineContext,
         broker: Broker,
         door: Door,
         appended: Arc<Notify>,
         publisher: Publisher,
-        settings: &Settings,
+        (settings, archive): (&Settings, Option<Archive>),
     ) -> Self {
         let (ledger, cuts) = (Ledger::new(context.db.clone()), Cuts::new(context.db.clone()));
         let holds = Holds::new(context.clone(), door.clone(), settings.clone());
         let verifier = Verifier::new(context.clone(), broker, publisher.notary().clone(), appended);
         let exports = Exports::new(context.clone(), door.clone(), publisher.clone());
-        let proofs = Proofs::new(context.clone(), door.clone(), publisher);
+        let proofs = Proofs::new(context.clone(), door.clone(), publisher, archive);
         let verifications = Arc::new(Semaphore::new(VERIFICATIONS));
         Self { context, door, ledger, cuts, verifier, verifications, proofs, exports, holds }
     }

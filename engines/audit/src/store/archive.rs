@@ -12,6 +12,9 @@ use crate::domain::retention::Archived;
 /// SQLSTATE of a lock that did not come in time.
 const LOCK_NOT_AVAILABLE: &str = "55P03";
 
+/// How the reason begins why a day stays whose archive was verified too long ago (`day_stays`).
+pub const READ_AGAIN: &str = "its archive was verified last";
+
 /// What became of a day that was to be detached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Detaching {

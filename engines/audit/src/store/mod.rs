@@ -12,7 +12,7 @@ mod read;
 mod tree;
 
 pub use append::{Appended, append, ensure_partitions};
-pub use archive::{Archives, Detaching};
+pub use archive::{Archives, Detaching, READ_AGAIN};
 pub use checkpoints::{Checkpoints, Kept};
 pub use cuts::{Cuts, GoneDay};
 pub use days::{ClosedDay, DayRow, Days, day_name, day_start, parse_day};

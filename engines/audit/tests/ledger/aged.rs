@@ -1,9 +1,11 @@
 //! A ledger whose days pass: closed, published, archived and detached, and the service on it.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use deltran_api::audit::v1::VerifyReport;
+use deltran_audit::archive::{Archive, Archiver};
 use deltran_audit::checkpoints::Publisher;
 use deltran_audit::config::Settings;
 use deltran_audit::consume::Sequencer;
@@ -65,7 +67,7 @@ impl Aged {
         let door = Door::new(place.context.db.clone(), outbox);
         let notary = Arc::new(place.notary(&settings));
         let publisher = Publisher::new(place.context.clone(), door.clone(), notary, &settings);
-        let retention = Retention::new(place.context.clone(), door.clone(), &settings);
+        let retention = Retention::new(place.context.clone(), door.clone(), None, &settings);
         let (epoch, lease) = lease(&place).await;
         let sequencer = place.sequencer();
         Self {
@@ -141,6 +143,22 @@ impl Aged {
         outcome
     }
 
+    /// The folder of the archive.
+    pub fn archive_folder(&self) -> PathBuf {
+        self.settings.archive_directory.clone().into()
+    }
+
+    fn stored(&self) -> Archive {
+        Archive::in_folder(&self.archive_folder(), CancellationToken::new()).unwrap()
+    }
+
+    /// A round of the worker as it runs, which archives days by itself.
+    pub async fn round(&self) -> Result<(), RoundError> {
+        let (context, door) = (self.place.context.clone(), self.door.clone());
+        let archiver = Archiver::new(context.clone(), door.clone(), self.publisher.clone(), self.stored());
+        Retention::new(context, door, Some(archiver), &self.settings).round(&self.epoch).await
+    }
+
     pub async fn detach_oldest(&self) -> Result<Oldest, RoundError> {
         self.retention.detach_oldest(&self.epoch).await
     }
@@ -169,8 +187,17 @@ impl Aged {
         self.place.verify_with(&self.settings).await
     }
 
-    /// The service.
+    /// The service, without the archive.
     pub async fn service(&self) -> Audit {
+        self.service_with(None).await
+    }
+
+    /// The service.
+    pub async fn service_with_archive(&self) -> Audit {
+        self.service_with(Some(self.stored())).await
+    }
+
+    async fn service_with(&self, archive: Option<Archive>) -> Audit {
         let broker = Broker::connect("nats://127.0.0.1:1", "test").await.unwrap();
         Audit::new(
             self.place.context.clone(),
@@ -178,7 +205,7 @@ impl Aged {
             self.door.clone(),
             Arc::new(Notify::new()),
             self.publisher.clone(),
-            &self.settings,
+            (&self.settings, archive),
         )
     }
 

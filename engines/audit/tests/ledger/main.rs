@@ -3,6 +3,7 @@
 
 mod aged;
 mod append;
+mod archive;
 mod holds;
 mod place;
 mod retention;

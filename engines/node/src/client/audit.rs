@@ -7,8 +7,8 @@ use deltran_runtime::Role;
 use deltran_runtime::wire::to_timestamp;
 use serde_json::{Value, json};
 
-use super::audit_export::{self, ExportArgs};
 use super::audit_days::{self, DaysArgs};
+use super::audit_export::{self, ExportArgs};
 use super::audit_hold::{self, HoldArgs};
 use super::audit_proof::{self, CheckpointArgs, CheckpointsArgs, KeyArgs, ProveArgs, TilesArgs};
 use super::audit_verify::{self, VerifyArgs};

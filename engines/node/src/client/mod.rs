@@ -3,8 +3,8 @@
 pub mod account;
 pub mod alert;
 pub mod audit;
-mod audit_export;
 pub mod audit_days;
+mod audit_export;
 pub mod audit_hold;
 pub mod audit_proof;
 mod audit_verify;
