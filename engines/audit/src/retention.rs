@@ -84,8 +84,11 @@ impl Retention {
                 tracing::info!(day = day.name(), from = day.from, to = day.to, "a day is archived");
             }
         }
+        if !self.detach {
+            return Ok(());
+        }
         let mut read = None;
-        while self.detach {
+        loop {
             match self.detach_oldest(epoch).await? {
                 Oldest::Detached(day) => {
                     tracing::info!(day = day.name(), from = day.from, to = day.to, "a day left the database");
@@ -106,7 +109,6 @@ impl Retention {
                 Oldest::None => return Ok(()),
             }
         }
-        Ok(())
     }
 
     /// Takes the oldest day out of the database where every rule allows it.

@@ -242,7 +242,7 @@ async fn lease(place: &Place) -> (Epoch, DropGuard) {
         let mut sender = Some(sender);
         lease
             .run(stopped, move |epoch, term| {
-                drop(sender.take().map(|sender| sender.send(epoch)));
+                let _kept = sender.take().map(|sender| sender.send(epoch));
                 async move { term.cancelled().await }
             })
             .await;
