@@ -18,25 +18,48 @@ pub struct Settings {
     pub checkpoint_ms: u32,
     /// A folder outside the database where published checkpoints are written too. None where empty.
     pub publish_directory: String,
+    /// Days that the ledger stays in the database at the least, 1 to 36,500. The database has a least of its own
+    /// (`retention_floor`, 180), which its owner may change.
+    pub retention_days: i32,
+    /// A folder for the archive: every day that is over is written there, read again and verified. Nothing is archived
+    /// where empty.
+    pub archive_directory: String,
+    /// Whether days that are older, archived and under no hold leave the database.
+    pub detach: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { key_files: Vec::new(), earlier_keys: Vec::new(), checkpoint_ms: 1000, publish_directory: String::new() }
+        Self {
+            key_files: Vec::new(),
+            earlier_keys: Vec::new(),
+            checkpoint_ms: 1000,
+            publish_directory: String::new(),
+            retention_days: 180,
+            archive_directory: String::new(),
+            detach: false,
+        }
     }
 }
 
 impl Settings {
-    /// Checks the range.
+    /// Checks the ranges.
     ///
     /// # Errors
-    /// Names the key where its value is out of range.
+    /// Names the key where its value is out of range, or does not fit another one.
     pub fn checked(self) -> Result<Self, BootError> {
-        let value = self.checkpoint_ms;
-        if (1000..=3_600_000).contains(&value) {
+        let (pause, days) = (self.checkpoint_ms, self.retention_days);
+        let problem = if !(1000..=3_600_000).contains(&pause) {
+            format!("audit.checkpoint_ms = {pause} is out of range: it takes 1000 to 3600000")
+        } else if !(1..=36_500).contains(&days) {
+            format!("audit.retention_days = {days} is out of range: it takes 1 to 36500")
+        } else if self.detach && self.archive_directory.is_empty() {
+            "audit.detach = true needs audit.archive_directory: only days that are archived leave the database"
+                .to_owned()
+        } else {
             return Ok(self);
-        }
-        Err(BootError::Other(format!("audit.checkpoint_ms = {value} is out of range: it takes 1000 to 3600000")))
+        };
+        Err(BootError::Other(problem))
     }
 
     /// The time between two checkpoints at the least.
@@ -52,7 +75,13 @@ mod tests {
     #[test]
     fn values_out_of_range_are_named() {
         assert!(Settings::default().checked().is_ok());
-        for text in ["checkpoint_ms = 999", "checkpoint_ms = 3600001"] {
+        for text in [
+            "checkpoint_ms = 999",
+            "checkpoint_ms = 3600001",
+            "retention_days = 0",
+            "retention_days = 36501",
+            "detach = true",
+        ] {
             let settings: Settings = toml::from_str(text).unwrap();
             let refused = settings.checked().unwrap_err().to_string();
             let key = text.split(" = ").next().unwrap();

@@ -4,13 +4,15 @@
 //! It knows events as envelopes and by their catalog. It decides nothing about money, and no engine
 //! waits for it but to let its outbox rows go.
 
+pub mod archive;
 pub mod checkpoints;
 pub mod config;
 pub mod consume;
 pub mod domain;
 pub mod export;
-mod grpc;
+pub mod grpc;
 pub mod notary;
+pub mod retention;
 mod schedule;
 pub mod store;
 pub mod verify;
@@ -25,6 +27,7 @@ use deltran_runtime::boot::BootError;
 use deltran_runtime::{Engine, EngineContext};
 use tokio::sync::Notify;
 
+use crate::archive::{Archive, Archiver};
 use crate::checkpoints::{Calendar, Publisher, Signing};
 use crate::config::Settings;
 use crate::notary::Notary;
@@ -47,6 +50,15 @@ pub fn engine(context: EngineContext, broker: Broker, outbox: Outbox) -> Result<
     let notary = Arc::new(notary);
     let door = Door::new(context.db.clone(), outbox.clone());
     let publisher = Publisher::new(context.clone(), door.clone(), notary.clone(), &settings);
+    let archive = match settings.archive_directory.as_str() {
+        "" => None,
+        folder => {
+            let archive = Archive::in_folder(folder.as_ref(), context.closing.clone());
+            Some(archive.map_err(|e| BootError::Other(format!("audit.archive_directory: {e}")))?)
+        }
+    };
+    let archiver = archive.clone().map(|a| Archiver::new(context.clone(), door.clone(), publisher.clone(), a));
+    let retention = retention::Retention::new(context.clone(), door.clone(), archiver, &settings);
     let signing = Signing::new(context.clone(), notary, &settings);
     let calendar = Calendar::new(context.clone(), publisher.clone());
     let appended = Arc::new(Notify::new());
@@ -67,7 +79,8 @@ pub fn engine(context: EngineContext, broker: Broker, outbox: Outbox) -> Result<
     let partitions = schedule::Partitions::new(context.clone());
     let burial = schedule::Burial::new(context.clone(), broker.clone(), given_up);
     let audit =
-        AuditServiceServer::new(grpc::Audit::new(context.clone(), broker.clone(), door.clone(), appended, publisher));
+        grpc::Audit::new(context.clone(), broker.clone(), door.clone(), appended, publisher, (&settings, archive));
+    let audit = AuditServiceServer::new(audit);
     let dead_letters = DeadLetterServiceServer::new(grpc::DeadLetters::new(context, broker, door));
 
     Ok(Engine::new(NAME, move |routes| {
@@ -80,7 +93,8 @@ pub fn engine(context: EngineContext, broker: Broker, outbox: Outbox) -> Result<
     .worker("advisories", move |stop| advisories.run(stop))
     .worker("burial", move |stop| burial.run(stop))
     .worker("signer", move |stop| signing.run(stop))
-    .worker("days", move |stop| calendar.run(stop)))
+    .worker("days", move |stop| calendar.run(stop))
+    .worker("retention", move |stop| retention.run(stop)))
 }
 
 fn spec(stream: &str, name: &str) -> Result<&'static ConsumerSpec, BootError> {

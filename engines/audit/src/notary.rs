@@ -18,7 +18,7 @@ use crate::config::Settings;
 use crate::domain::checkpoint::Checkpoint;
 use crate::domain::merkle::{Hash, consistency_plan, is_consistent};
 use crate::domain::note::{Signer, Verifier};
-use crate::store::{Checkpoints, Kept, Tree};
+use crate::store::{Checkpoints, Cuts, Kept, Tree};
 
 /// Raised while the tree does not continue what was signed.
 const FORK: &str = "audit_fork";
@@ -40,7 +40,7 @@ pub enum NotaryError {
         have: u64,
     },
     /// The hashes of that size are not online.
-    #[error("the hashes of size {0} are not in the database")]
+    #[error("the hashes of size {0} are not in the database: they left it with the leaves that are archived")]
     NotOnline(u64),
     /// The tree does not continue a checkpoint.
     #[error("the tree does not continue the checkpoint of size {signed}, which was signed: {why}")]
@@ -89,6 +89,7 @@ pub struct Notary {
     verifiers: Vec<Verifier>,
     tree: Tree,
     checkpoints: Checkpoints,
+    cuts: Cuts,
     metrics: Metrics,
     /// The files of the last checkpoint, one beside each key.
     anchors: Vec<PathBuf>,
@@ -125,8 +126,8 @@ impl Notary {
             let there = Checkpoint::verify(&text, &origin, &verifiers).map_err(|e| wrong(&what, &e))?;
             last = last.filter(|last| last.size >= there.size).or(Some(there));
         }
-        let (tree, checkpoints) = (Tree::new(db.clone()), Checkpoints::new(db));
-        Ok(Self { origin, signers, verifiers, tree, checkpoints, metrics, anchors, last: Mutex::new(last) })
+        let (tree, checkpoints, cuts) = (Tree::new(db.clone()), Checkpoints::new(db.clone()), Cuts::new(db));
+        Ok(Self { origin, signers, verifiers, tree, checkpoints, cuts, metrics, anchors, last: Mutex::new(last) })
     }
 
     /// The log's origin line.
@@ -201,6 +202,11 @@ impl Notary {
         if size > tree.size() {
             return Err(NotaryError::TooLarge { asked: size, have: tree.size() });
         }
+        if size < self.cuts.leaf().await? {
+            // Its hashes are gone: it is the one that was signed while they were there, or there is none.
+            let kept = self.checkpoints.at(size).await?.ok_or(NotaryError::NotOnline(size))?;
+            return self.read(&kept).map(|_| kept);
+        }
         let at = if size == tree.size() { Some(tree) } else { self.tree.frontier_at(size).await? };
         let root = at.ok_or(NotaryError::NotOnline(size))?.root();
         let kept = self.checkpoints.at(size).await?;
@@ -242,7 +248,8 @@ impl Notary {
     /// Checks that a tree and an earlier or later checkpoint are of one history.
     ///
     /// # Errors
-    /// [`NotaryError::Fork`] where they are not, or the hashes that would show it are not there.
+    /// [`NotaryError::Fork`] where they are not, or the hashes that would show it are not there;
+    /// [`NotaryError::NotOnline`] where those are archived.
     pub async fn continues(&self, signed: &Checkpoint, size: u64, root: &Hash) -> Result<(), NotaryError> {
         let ((old, old_root), (new, new_root)) = if signed.size <= size {
             ((signed.size, &signed.root), (size, root))
@@ -251,6 +258,9 @@ impl Notary {
         };
         let plan = consistency_plan(old, new).unwrap_or_default();
         let Some(proof) = self.tree.fill(&plan).await? else {
+            if old < self.cuts.leaf().await? {
+                return Err(NotaryError::NotOnline(old));
+            }
             let why = format!("hashes between sizes {old} and {new} are missing");
             return Err(NotaryError::Fork { signed: signed.size, why });
         };

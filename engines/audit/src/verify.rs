@@ -23,7 +23,7 @@ use crate::domain::check::{Checker, Counted, StoredLeaf};
 use crate::domain::report::{self, Check, Held, LedgerSays, Snapshot};
 use crate::domain::tree_check::Signed;
 use crate::notary::Notary;
-use crate::store::{Checkpoints, Ledger, Tree};
+use crate::store::{Checkpoints, Cuts, Ledger, Tree};
 
 /// Leaves read at once. The largest leaf has 64 KiB, so that memory stays flat.
 const WINDOW: i64 = 1024;
@@ -35,6 +35,8 @@ const UNDER_WAY: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_millis(200);
 /// How long a place may take to answer.
 const ANSWER: Duration = Duration::from_secs(10);
+/// Days may be detached while the rows are read; then all begins anew, so often.
+const TRIES: usize = 5;
 /// How long the token ledger may take to verify itself.
 const LEDGER_ANSWER: Duration = Duration::from_secs(600);
 
@@ -49,6 +51,7 @@ pub struct Verifier {
     ledger: Ledger,
     tree: Tree,
     checkpoints: Checkpoints,
+    cuts: Cuts,
     notary: Arc<Notary>,
     appended: Arc<Notify>,
 }
@@ -66,8 +69,8 @@ impl Verifier {
     /// A verifier; `appended` is told when leaves come in this process.
     pub fn new(context: EngineContext, broker: Broker, notary: Arc<Notary>, appended: Arc<Notify>) -> Self {
         let (ledger, tree) = (Ledger::new(context.db.clone()), Tree::new(context.db.clone()));
-        let checkpoints = Checkpoints::new(context.db.clone());
-        Self { context, broker, ledger, tree, checkpoints, notary, appended }
+        let (checkpoints, cuts) = (Checkpoints::new(context.db.clone()), Cuts::new(context.db.clone()));
+        Self { context, broker, ledger, tree, checkpoints, cuts, notary, appended }
     }
 
     /// Verifies and tells progress. Everything that is concluded is concluded from rows that were checked.
@@ -79,12 +82,22 @@ impl Verifier {
         if let Some(asked) = &asked {
             self.wait_for(asked).await?;
         }
-        let snapshot = self.ledger.snapshot().await?;
-        let checker = self.rows(&snapshot, asked.as_ref().and_then(|a| a.counted.clone()), progress).await?;
-        let state = self.tree.state().await?;
-        let beyond = self.notary.known().map(|known| known.size).filter(|signed| *signed > state.size);
-        let tree = [report::tree(&checker, &state), report::checkpoints(&checker, beyond, state.size)];
-        Ok(conclude(&snapshot, &checker, tree, asked.as_ref()))
+        for _ in 0..TRIES {
+            let snapshot = self.ledger.snapshot().await?;
+            let checker = self.rows(&snapshot, asked.as_ref().and_then(|a| a.counted.clone()), progress).await?;
+            let state = self.tree.state(snapshot.cut.leaf).await?;
+            if self.cuts.leaf().await? != snapshot.cut.leaf {
+                continue;
+            }
+            let beyond = self.notary.known().map(|known| known.size).filter(|signed| *signed > state.size);
+            let tree = [
+                report::cut(&snapshot.cut, &state),
+                report::tree(&checker, &snapshot.cut, &state),
+                report::checkpoints(&checker, &snapshot.cut, beyond, state.size),
+            ];
+            return Ok(conclude(&snapshot, &checker, tree, asked.as_ref()));
+        }
+        Err(Failure::unavailable("days leave the database meanwhile: verify again when they have"))
     }
 
     /// The kept checkpoints with sizes from `from` up to but without `to`, and the one that is known beside the key.
@@ -194,15 +207,16 @@ impl Verifier {
         progress: &Progress,
     ) -> Result<Checker, Failure> {
         let size = i64::try_from(snapshot.size).map_err(Failure::internal)?;
-        let mut checker = Checker::new(counted);
-        let mut next = self.window(0, size).await?;
-        let mut from = 0;
+        let mut checker = Checker::after(&snapshot.cut, counted);
+        // Of those below the cut the signatures are checked: their roots are in the archive.
+        checker.tree.expect(self.signed(0, snapshot.cut.leaf + 1).await?);
+        let mut from = i64::try_from(snapshot.cut.leaf).unwrap_or(size);
+        let mut next = self.window(from, size).await?;
         while from < size {
             let to = (from + WINDOW).min(size);
             let (rows, firsts) = next;
             // A size is reached when the leaf before it was taken.
-            let begin = if from == 0 { 0 } else { from + 1 };
-            checker.tree.expect(self.signed(begin as u64, to as u64 + 1).await?);
+            checker.tree.expect(self.signed(from as u64 + 1, to as u64 + 1).await?);
             let step = move || {
                 for row in &rows {
                     checker.step(row, &firsts);
@@ -215,7 +229,7 @@ impl Verifier {
             checker.tree.compare(&self.tree.tiles(&checker.tree.touched()).await?);
             next = fetched?;
             if (from / WINDOW) % TELL_EVERY == 0 {
-                self.tell(progress, checker.checked, snapshot.size).await?;
+                self.tell(progress, snapshot.cut.leaf + checker.checked, snapshot.size).await?;
             }
             from = to;
         }
@@ -253,7 +267,7 @@ fn arrived(asked: &Asked, snapshot: &Snapshot) -> bool {
     producers && streams
 }
 
-fn conclude(snapshot: &Snapshot, checker: &Checker, tree: [Check; 2], asked: Option<&Asked>) -> pb::VerifyReport {
+fn conclude(snapshot: &Snapshot, checker: &Checker, tree: [Check; 3], asked: Option<&Asked>) -> pb::VerifyReport {
     let mut checks = vec![report::rows(checker), report::head(snapshot, checker)];
     checks.extend(tree);
     let none = BTreeMap::new();

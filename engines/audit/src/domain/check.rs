@@ -7,6 +7,7 @@ use deltran_messaging::ranges::Ranges;
 use uuid::Uuid;
 
 use super::leaf::{CONFLICT, Columns, Decoded, derive_again, leaf_hash};
+use super::retention::Cut;
 use super::tree_check::TreeChecker;
 use super::wrapper::wrap;
 
@@ -80,6 +81,8 @@ pub struct Checker {
     pub conflicts: u64,
     /// Leaves recorded by a release that did not know their event or version; this one does.
     pub known_since: u64,
+    /// Conflicts of events without number whose earlier leaf is archived, so that it is not seen here.
+    pub with_archived: u64,
     /// All differences.
     pub differences: u64,
     /// The first of them.
@@ -94,12 +97,30 @@ pub struct Checker {
     pub transactions: (u64, u64),
     counted: Option<Counted>,
     recorded_at: Option<Timestamp>,
+    /// Where it began.
+    cut: u64,
 }
 
 impl Checker {
     /// Begins before the first leaf.
     pub fn new(counted: Option<Counted>) -> Self {
         Self { counted, ..Self::default() }
+    }
+
+    /// Begins at a cut, with what the leaves below it came to.
+    pub fn after(cut: &Cut, counted: Option<Counted>) -> Self {
+        Self {
+            next: i64::try_from(cut.leaf).unwrap_or(i64::MAX),
+            invalid: cut.invalid,
+            conflicts: cut.conflicts,
+            producers: cut.producers.clone(),
+            tree: TreeChecker::after(cut.frontier.clone()),
+            transactions: (cut.transactions, cut.transactions),
+            recorded_at: cut.until,
+            cut: cut.leaf,
+            counted,
+            ..Self::default()
+        }
     }
 
     /// Notes a difference.
@@ -178,6 +199,7 @@ impl Checker {
         self.conflicts += u64::from(marked);
         match (contradicts, marked) {
             (true, false) => self.differs(index, "contradicts an earlier leaf and is not marked so"),
+            (false, true) if self.cut > 0 && derived.producer.is_none() => self.with_archived += 1,
             (false, true) => self.differs(index, "is marked as a conflict, and no earlier leaf contradicts it"),
             (true, true) => {}
             (false, false) => match (row.valid, is_event) {

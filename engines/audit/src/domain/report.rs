@@ -6,6 +6,7 @@ use deltran_messaging::ranges::Ranges;
 
 use super::check::Checker;
 use super::merkle::Frontier;
+use super::retention::{self, Cut};
 use super::tree_check;
 
 /// One check of a verification.
@@ -88,6 +89,8 @@ pub struct Snapshot {
     pub producers: BTreeMap<String, Ranges>,
     /// What it says it received, by stream.
     pub streams: BTreeMap<String, Ranges>,
+    /// Where the leaves in the database begin.
+    pub cut: Cut,
 }
 
 /// Whether every leaf is as an append left it.
@@ -97,6 +100,10 @@ pub fn rows(checker: &Checker) -> Check {
         None if checker.known_since > 0 => format!(
             "{} leaves; {} were recorded by a release that did not know their event or version",
             checker.checked, checker.known_since
+        ),
+        None if checker.with_archived > 0 => format!(
+            "{} leaves; {} contradict an earlier one that is archived, by their own account",
+            checker.checked, checker.with_archived
         ),
         None => format!("{} leaves: dense, hashes and derived columns fit", checker.checked),
     };
@@ -112,12 +119,31 @@ pub struct TreeState {
     pub frontier: Option<Frontier>,
     /// The same, out of the tiles. `None` where they do not have it.
     pub from_tiles: Option<Frontier>,
+    /// The right edge at the cut, out of the tiles. `None` where they do not have it.
+    pub at_cut: Option<Frontier>,
     /// Hashes in all tiles.
     pub hashes: u64,
 }
 
+/// Whether the leaves in the database begin where the archived ones end, as it was signed. All that stands in the tiles of
+/// leaves below the cut goes into its frontier.
+pub fn cut(cut: &Cut, state: &TreeState) -> Check {
+    let problem = cut.problem.clone().or_else(|| {
+        (state.at_cut.as_ref() != Some(&cut.frontier))
+            .then(|| format!("the tiles do not give the frontier of the cut at leaf {}", cut.leaf))
+    });
+    let ok = problem.is_none();
+    let detail = problem.unwrap_or_else(|| match cut.leaf {
+        0 => "every leaf is in the database".to_owned(),
+        leaf => format!(
+            "{leaf} leaves are archived: their frontier gives the root of the published checkpoint of that size"
+        ),
+    });
+    Check { name: "cut".into(), ok, detail }
+}
+
 /// Whether the stored tree is the one over the leaves.
-pub fn tree(checker: &Checker, state: &TreeState) -> Check {
+pub fn tree(checker: &Checker, cut: &Cut, state: &TreeState) -> Check {
     let grown = checker.tree.frontier();
     let size = state.size;
     let problem = if let Some(problem) = checker.tree.problem() {
@@ -126,9 +152,12 @@ pub fn tree(checker: &Checker, state: &TreeState) -> Check {
         Some(format!("the tree has {size} leaves, the ledger {}", grown.size()))
     } else if state.frontier.is_none() || state.frontier != state.from_tiles {
         Some(format!("the tiles do not give the right edge of the tree at size {size}"))
-    } else if state.hashes != tree_check::hashes_of(size) {
-        let expected = tree_check::hashes_of(size);
-        Some(format!("tiles have {} hashes, a tree of {size} leaves has {expected}", state.hashes))
+    } else if grown.size() != checker.next.unsigned_abs() {
+        Some(format!("the tree was grown over {} leaves only", grown.size()))
+    } else if state.hashes != tree_check::hashes_of(size).saturating_sub(retention::hashes_gone(cut.leaf)) {
+        let expected = tree_check::hashes_of(size).saturating_sub(retention::hashes_gone(cut.leaf));
+        let from = if cut.leaf == 0 { String::new() } else { format!(" from leaf {} on", cut.leaf) };
+        Some(format!("tiles have {} hashes, a tree of {size} leaves has {expected}{from}", state.hashes))
     } else {
         None
     };
@@ -141,20 +170,27 @@ pub fn tree(checker: &Checker, state: &TreeState) -> Check {
 
 /// Whether the checkpoints that were signed are of the tree over the leaves. `beyond` is the size of one that is
 /// larger than the tree.
-pub fn checkpoints(checker: &Checker, beyond: Option<u64>, size: u64) -> Check {
+pub fn checkpoints(checker: &Checker, cut: &Cut, beyond: Option<u64>, size: u64) -> Check {
     let (compared, problem) = checker.tree.signed();
     let problem = problem.map(str::to_owned).or_else(|| {
         beyond.map(|signed| format!("a checkpoint of {signed} leaves was signed, the ledger has {size} only"))
     });
     let ok = problem.is_none();
-    let detail = problem.unwrap_or_else(|| format!("{compared} kept: signatures and roots fit"));
+    let detail = problem.unwrap_or_else(|| match cut.leaf {
+        0 => format!("{compared} kept: signatures and roots fit"),
+        leaf => format!("{compared} kept: signatures fit, and from {leaf} leaves on the roots"),
+    });
     Check { name: "checkpoints".into(), ok, detail }
 }
 
 /// Whether the ledger's own counters say what its leaves say.
 pub fn head(snapshot: &Snapshot, checker: &Checker) -> Check {
     let mut problems = Vec::new();
-    let expected = snapshot.size.checked_sub(1).map(|last| (0, last as i64));
+    let first = snapshot.cut.leaf;
+    let expected = snapshot.size.checked_sub(1).filter(|last| *last >= first).map(|last| (first as i64, last as i64));
+    if snapshot.size < first {
+        problems.push(format!("{first} leaves are archived, the head says {} in all", snapshot.size));
+    }
     if snapshot.bounds != expected {
         problems.push(format!("leaves go from and to {:?}, the head says {expected:?}", snapshot.bounds));
     }

@@ -28,6 +28,11 @@ pub struct Signed {
 }
 
 impl TreeChecker {
+    /// Begins with the tree over the leaves below a cut.
+    pub fn after(frontier: Frontier) -> Self {
+        Self { frontier, ..Self::default() }
+    }
+
     /// Takes the leaf at an index. After a leaf that is missing nothing more is grown: the rows say what is wrong.
     pub fn leaf(&mut self, index: i64, hash: LeafHash) {
         if u64::try_from(index) == Ok(self.frontier.size()) {

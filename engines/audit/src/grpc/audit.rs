@@ -6,17 +6,20 @@ use deltran_api::audit::v1 as pb;
 use deltran_api::audit::v1::audit_service_server::AuditService;
 use deltran_kernel::{EventId, ParticipantId};
 use deltran_messaging::{Broker, Door};
-use deltran_runtime::{Caller, EngineContext, Failure, wire};
+use deltran_runtime::{Caller, EngineContext, Failure, FailureKind, wire};
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::export::Exports;
-use super::note_access;
+use super::holds::Holds;
 use super::proofs::Proofs;
+use super::{archived, note_access};
+use crate::archive::Archive;
 use crate::checkpoints::Publisher;
+use crate::config::Settings;
 use crate::domain::check::StoredLeaf;
-use crate::store::{Filter, Ledger};
+use crate::store::{Cuts, Filter, Ledger};
 use crate::verify::Verifier;
 
 /// Events of a range read at once.
@@ -31,27 +34,31 @@ pub struct Audit {
     context: EngineContext,
     door: Door,
     ledger: Ledger,
+    cuts: Cuts,
     verifier: Verifier,
     verifications: Arc<Semaphore>,
     proofs: Proofs,
     exports: Exports,
+    holds: Holds,
 }
 
 impl Audit {
-    /// The service; `appended` is told when leaves come in this process.
+    /// The service; `appended` is told when leaves come in this process. Older proofs come out of the archive.
     pub fn new(
         context: EngineContext,
         broker: Broker,
         door: Door,
         appended: Arc<Notify>,
         publisher: Publisher,
+        (settings, archive): (&Settings, Option<Archive>),
     ) -> Self {
-        let ledger = Ledger::new(context.db.clone());
+        let (ledger, cuts) = (Ledger::new(context.db.clone()), Cuts::new(context.db.clone()));
+        let holds = Holds::new(context.clone(), door.clone(), settings.clone());
         let verifier = Verifier::new(context.clone(), broker, publisher.notary().clone(), appended);
         let exports = Exports::new(context.clone(), door.clone(), publisher.clone());
-        let proofs = Proofs::new(context.clone(), door.clone(), publisher);
+        let proofs = Proofs::new(context.clone(), door.clone(), publisher, archive);
         let verifications = Arc::new(Semaphore::new(VERIFICATIONS));
-        Self { context, door, ledger, verifier, verifications, proofs, exports }
+        Self { context, door, ledger, cuts, verifier, verifications, proofs, exports, holds }
     }
 
     async fn list(&self, request: Request<pb::ListEventsRequest>) -> Result<pb::ListEventsResponse, Failure> {
@@ -60,6 +67,14 @@ impl Audit {
         let page = wire::page::<u64>(request.page.as_ref())?;
         let filter = filter(&request)?;
         note_access(&self.context, &self.door, &caller, describe(&filter, page.after)).await?;
+        if let (Some(from), Some(until)) = (filter.from, self.cuts.until().await?)
+            && from < until
+        {
+            let message = format!(
+                "events recorded before {until} are archived: ask from then on; `deltran audit days` says where they are"
+            );
+            return Err(Failure::new(FailureKind::WrongState, "archived", message).with("until", until));
+        }
         let leaves = self.ledger.list(&filter, page.after, page.size).await?;
         let last = leaves.last().map(|leaf| leaf.leaf_index);
         let next_page_token = wire::next_token(leaves.len(), page.size, last);
@@ -78,14 +93,27 @@ impl Audit {
             Key::EventId(id) => (format!("GetEvent event_id={id}"), Some(wire::parse::<EventId>("event_id", id)?)),
         };
         note_access(&self.context, &self.door, &caller, query).await?;
-        let leaf = match (key, id) {
-            (Key::LeafIndex(index), _) => self.ledger.at(i64::try_from(index).unwrap_or(i64::MAX)).await?,
-            (_, Some(id)) => self.ledger.by_event(id.uuid()).await?,
-            (Key::EventId(_), None) => None,
+        let (leaf, name) = match (key, id) {
+            (Key::LeafIndex(index), _) => {
+                let leaf = self.ledger.at(i64::try_from(index).unwrap_or(i64::MAX)).await?;
+                if let (None, Some(gone)) = (&leaf, self.cuts.day_of(index).await?) {
+                    return Err(archived(format_args!("leaf {index}"), &gone));
+                }
+                (leaf, format!("at leaf_index {index}"))
+            }
+            (_, Some(id)) => (self.ledger.by_event(id.uuid()).await?, self.online(id.to_string()).await?),
+            (Key::EventId(text), None) => (None, text),
         };
-        let name = |key: &Option<EventId>| key.map_or_else(|| "at that leaf_index".to_owned(), |id| id.to_string());
-        let leaf = leaf.ok_or_else(|| Failure::not_found("event", name(&id)))?;
+        let leaf = leaf.ok_or_else(|| Failure::not_found("event", name))?;
         Ok(pb::GetEventResponse { event: Some(encode(leaf)) })
+    }
+
+    /// What is not found by its id may be archived.
+    async fn online(&self, name: String) -> Result<String, Failure> {
+        Ok(match self.cuts.leaf().await? {
+            0 => name,
+            cut => format!("{name} in the database; leaves below {cut} are archived"),
+        })
     }
 
     async fn start_verification(
@@ -127,10 +155,10 @@ impl Audit {
             return Err(Failure::malformed("from", format!("{from} to {to} is no range: numbers begin at 1")));
         }
         let (sender, receiver) = mpsc::channel(AHEAD);
-        let (ledger, closing) = (self.ledger.clone(), self.context.closing.clone());
+        let (ledger, cuts, closing) = (self.ledger.clone(), self.cuts.clone(), self.context.closing.clone());
         tokio::spawn(async move {
             let sent = tokio::select! {
-                sent = send_range(&ledger, &producer, from, to, &sender) => sent,
+                sent = send_range((&ledger, &cuts), &producer, from, to, &sender) => sent,
                 () = closing.cancelled() => Err(Failure::unavailable("the process stops: read on from the last number")),
             };
             if let Err(failure) = sent {
@@ -143,7 +171,7 @@ impl Audit {
 
 /// A number that is missing ends the answer with an error, so that nobody republishes a range with a hole.
 async fn send_range(
-    ledger: &Ledger,
+    (ledger, cuts): (&Ledger, &Cuts),
     producer: &str,
     from: u64,
     to: u64,
@@ -153,11 +181,11 @@ async fn send_range(
     loop {
         let events = ledger.range(producer, next, to, RANGE).await?;
         if events.is_empty() {
-            return Err(Failure::not_found("event", format!("{producer} {next} in the ledger")));
+            return Err(missing(cuts, producer, next).await?);
         }
         for (producer_seq, subject, envelope) in events {
             if producer_seq != next {
-                return Err(Failure::not_found("event", format!("{producer} {next} in the ledger")));
+                return Err(missing(cuts, producer, next).await?);
             }
             let event = pb::ReadRangeResponse { producer_seq, subject, envelope };
             if sender.send(Ok(event)).await.is_err() || next == to {
@@ -166,6 +194,14 @@ async fn send_range(
             next += 1;
         }
     }
+}
+
+/// A number that is not in the database is archived or was never received.
+async fn missing(cuts: &Cuts, producer: &str, number: u64) -> Result<Failure, Failure> {
+    Ok(match cuts.day_of_number(producer, number).await? {
+        Some(gone) => archived(format_args!("{producer} {number}"), &gone),
+        None => Failure::not_found("event", format!("{producer} {number} in the ledger")),
+    })
 }
 
 fn filter(request: &pb::ListEventsRequest) -> Result<Filter, Failure> {
@@ -288,30 +324,27 @@ impl AuditService for Audit {
 
     async fn place_hold(
         &self,
-        _request: Request<pb::PlaceHoldRequest>,
+        request: Request<pb::PlaceHoldRequest>,
     ) -> Result<Response<pb::PlaceHoldResponse>, Status> {
-        Err(Failure::unimplemented("place_hold").into())
+        Ok(Response::new(self.holds.place(request).await?))
     }
 
     async fn release_hold(
         &self,
-        _request: Request<pb::ReleaseHoldRequest>,
+        request: Request<pb::ReleaseHoldRequest>,
     ) -> Result<Response<pb::ReleaseHoldResponse>, Status> {
-        Err(Failure::unimplemented("release_hold").into())
+        Ok(Response::new(self.holds.release(request).await?))
     }
 
     async fn list_holds(
         &self,
-        _request: Request<pb::ListHoldsRequest>,
+        request: Request<pb::ListHoldsRequest>,
     ) -> Result<Response<pb::ListHoldsResponse>, Status> {
-        Err(Failure::unimplemented("list_holds").into())
+        Ok(Response::new(self.holds.list(request).await?))
     }
 
-    async fn list_days(
-        &self,
-        _request: Request<pb::ListDaysRequest>,
-    ) -> Result<Response<pb::ListDaysResponse>, Status> {
-        Err(Failure::unimplemented("list_days").into())
+    async fn list_days(&self, request: Request<pb::ListDaysRequest>) -> Result<Response<pb::ListDaysResponse>, Status> {
+        Ok(Response::new(self.holds.list_days(request).await?))
     }
 
     async fn reconcile(

@@ -1,6 +1,8 @@
 //! Checkpoints, proofs and tiles: what an outsider checks the ledger with.
 
 use deltran_api::audit::v1 as pb;
+use std::collections::{BTreeMap, BTreeSet};
+
 use deltran_kernel::EventId;
 use deltran_messaging::Door;
 use deltran_runtime::{Caller, EngineContext, Failure, FailureKind, wire};
@@ -8,13 +10,15 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Status};
 
-use super::note_access;
+use super::{archived, note_access};
+use crate::archive::Archive;
 use crate::checkpoints::Publisher;
-use crate::domain::check::StoredLeaf;
 use crate::domain::checkpoint::{Checkpoint, InclusionProof};
-use crate::domain::merkle::{Plan, consistency_plan, inclusion_plan};
-use crate::domain::tile::{HEIGHT, TilePath, WIDTH, tiles_of};
-use crate::store::{Checkpoints, Kept, Ledger, Tree};
+use crate::domain::merkle::{Hash, Plan, consistency_plan, fill, inclusion_plan, is_consistent};
+use crate::domain::retention::goes;
+use crate::domain::tile::{HEIGHT, Tile, TilePath, WIDTH, hashes_for, tiles_for, tiles_of};
+use crate::notary::NotaryError;
+use crate::store::{Checkpoints, Cuts, Kept, Ledger, Tree};
 
 /// Files of a log under way to a slow reader.
 const AHEAD: usize = 16;
@@ -32,14 +36,17 @@ pub struct Proofs {
     ledger: Ledger,
     tree: Tree,
     checkpoints: Checkpoints,
+    cuts: Cuts,
+    archive: Option<Archive>,
 }
 
 impl Proofs {
-    /// Answers out of the engine's database.
-    pub fn new(context: EngineContext, door: Door, publisher: Publisher) -> Self {
+    /// Answers out of the engine's database, and below the cut out of the archive.
+    pub fn new(context: EngineContext, door: Door, publisher: Publisher, archive: Option<Archive>) -> Self {
         let db = context.db.clone();
-        let (ledger, tree, checkpoints) = (Ledger::new(db.clone()), Tree::new(db.clone()), Checkpoints::new(db));
-        Self { context, door, publisher, ledger, tree, checkpoints }
+        let (ledger, tree) = (Ledger::new(db.clone()), Tree::new(db.clone()));
+        let (checkpoints, cuts) = (Checkpoints::new(db.clone()), Cuts::new(db));
+        Self { context, door, publisher, ledger, tree, checkpoints, cuts, archive }
     }
 
     async fn note(&self, caller: &Caller, query: String) -> Result<(), Failure> {
@@ -114,8 +121,7 @@ impl Proofs {
             Key::EventId(id) => format!("event_id={}", wire::parse::<EventId>("event_id", id)?),
         };
         self.note(&caller, format!("GetInclusionProof {asked} size={}", request.size)).await?;
-        let leaf = self.leaf(&key).await?;
-        let index = u64::try_from(leaf.leaf_index).map_err(Failure::internal)?;
+        let (index, envelope) = self.leaf(&key).await?;
         let kept = self.hand_out(request.size).await?;
         let Some(plan) = inclusion_plan(index, kept.size) else {
             return Err(Failure::new(
@@ -129,7 +135,7 @@ impl Proofs {
         };
         let hashes = self.hashes(&plan).await?;
         let proof = InclusionProof { index, hashes, checkpoint: kept.note };
-        let leaf_hash = crate::domain::leaf_hash(&leaf.envelope);
+        let leaf_hash = crate::domain::leaf_hash(&envelope);
         proof.verify(&leaf_hash, self.publisher.notary().origin(), self.publisher.notary().verifiers()).map_err(
             |e| {
                 tracing::error!(leaf = index, error = %e, "a stored leaf does not stand in the signed tree");
@@ -144,32 +150,77 @@ impl Proofs {
             leaf_index: index,
             leaf_hash: leaf_hash.to_vec(),
             proof: proof.text(),
-            envelope: leaf.envelope,
+            envelope,
         })
     }
 
-    async fn leaf(&self, key: &pb::get_inclusion_proof_request::Leaf) -> Result<StoredLeaf, Failure> {
+    /// Index and bytes of a leaf.
+    async fn leaf(&self, key: &pb::get_inclusion_proof_request::Leaf) -> Result<(u64, Vec<u8>), Failure> {
         use pb::get_inclusion_proof_request::Leaf as Key;
         let (found, name) = match key {
             Key::LeafIndex(index) => {
-                (self.ledger.at(i64::try_from(*index).unwrap_or(i64::MAX)).await?, format!("at leaf_index {index}"))
+                let found = self.ledger.at(i64::try_from(*index).unwrap_or(i64::MAX)).await?;
+                if let (None, Some(gone)) = (&found, self.cuts.day_of(*index).await?) {
+                    let Some(archive) = self.archive.as_ref().filter(|_| !gone.place.is_empty()) else {
+                        return Err(archived(format_args!("leaf {index}"), &gone));
+                    };
+                    let envelope = archive.envelope(&gone.place, index - gone.from).await?;
+                    let missing = || Failure::not_found("event", format!("at leaf_index {index} in {}", gone.place));
+                    return Ok((*index, envelope.ok_or_else(missing)?));
+                }
+                (found, format!("at leaf_index {index}"))
             }
             Key::EventId(text) => {
                 let id = wire::parse::<EventId>("event_id", text)?;
                 (self.ledger.by_event(id.uuid()).await?, text.clone())
             }
         };
-        found.ok_or_else(|| Failure::not_found("event", name))
+        let found = found.ok_or_else(|| Failure::not_found("event", name))?;
+        Ok((u64::try_from(found.leaf_index).map_err(Failure::internal)?, found.envelope))
     }
 
-    async fn hashes(&self, plan: &Plan) -> Result<Vec<crate::domain::merkle::Hash>, Failure> {
-        self.tree.fill(plan).await?.ok_or_else(|| {
-            Failure::new(
-                FailureKind::WrongState,
-                "not_online",
-                "hashes that the proof needs are not there: `deltran audit verify` tells more",
-            )
-        })
+    /// Tiles as far as they are there: in the database, or in the archive where they went with a day.
+    async fn stored_tiles(&self, wanted: &BTreeSet<Tile>) -> Result<BTreeMap<Tile, Vec<Hash>>, Failure> {
+        let mut found = self.tree.tiles(wanted).await?;
+        if let (true, Some(archive)) = (found.len() < wanted.len(), &self.archive) {
+            let cut = self.cuts.leaf().await?;
+            for tile in wanted.iter().filter(|tile| goes(**tile, cut)) {
+                if let (false, Some(hashes)) = (found.contains_key(tile), archive.tile(*tile).await?) {
+                    found.insert(*tile, hashes);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    async fn hashes(&self, plan: &Plan) -> Result<Vec<Hash>, Failure> {
+        let tiles = self.stored_tiles(&tiles_for(plan)).await?;
+        if let Some(hashes) = hashes_for(plan, &tiles).and_then(|hashes| fill(plan, &hashes)) {
+            return Ok(hashes);
+        }
+        let message = match self.cuts.leaf().await? {
+            0 => "hashes that the proof needs are not there: `deltran audit verify` tells more".to_owned(),
+            cut => format!(
+                "hashes that the proof needs are not in the database, which begins at leaf {cut}: those before it are archived"
+            ),
+        };
+        Err(Failure::new(FailureKind::WrongState, "not_online", message))
+    }
+
+    /// Tiles stay that end beyond the cut, entries only from it on, in bundles.
+    async fn check_tiles_from(&self, request: &pb::GetTilesRequest) -> Result<(), Failure> {
+        if request.hashes_only && self.archive.is_some() {
+            return Ok(());
+        }
+        let cut = self.cuts.leaf().await?;
+        let first = if request.hashes_only { cut } else { cut.next_multiple_of(WIDTH) };
+        if request.from_leaf >= first {
+            return Ok(());
+        }
+        let message = format!(
+            "what ends before leaf {first} is archived: ask from there on; `deltran audit days` says where it is"
+        );
+        Err(Failure::new(FailureKind::WrongState, "archived", message).with("from_leaf", first))
     }
 
     /// `GetConsistencyProof`.
@@ -196,15 +247,18 @@ impl Proofs {
             let message = format!("{from} leaves is more than {}: the earlier size comes first", to.size);
             return Err(Failure::malformed("from", message));
         };
+        let hashes = self.hashes(&plan).await?;
         let from_checkpoint = match note {
             Some((held, note)) => {
-                notary.continues(&held, to.size, &to.root).await?;
+                if !is_consistent(held.size, &held.root, to.size, &to.root, &hashes) {
+                    let why = format!("its root is not that of the first {} leaves", held.size);
+                    return Err(NotaryError::Fork { signed: held.size, why }.into());
+                }
                 note
             }
             None if from == 0 => String::new(),
             None => self.hand_out(from).await?.note,
         };
-        let hashes = self.hashes(&plan).await?;
         Ok(pb::GetConsistencyProofResponse {
             hashes: hashes.iter().map(|hash| hash.to_vec()).collect(),
             from_checkpoint,
@@ -226,6 +280,7 @@ impl Proofs {
             let message = format!("{} is beyond the ledger of size {}", request.from_leaf, kept.size);
             return Err(Failure::malformed("from_leaf", message));
         }
+        self.check_tiles_from(&request).await?;
         let (sender, receiver) = mpsc::channel(AHEAD);
         let proofs = self.clone();
         tokio::spawn(async move {
@@ -255,7 +310,7 @@ impl Proofs {
         };
         let all = tiles_of(request.from_leaf, kept.size);
         for some in all.chunks(TILES) {
-            let found = self.tree.tiles(&some.iter().map(|(tile, _)| *tile).collect()).await?;
+            let found = self.stored_tiles(&some.iter().map(|(tile, _)| *tile).collect()).await?;
             for (tile, width) in some {
                 let wide = usize::try_from(*width).map_err(Failure::internal)?;
                 let hashes = found.get(tile).and_then(|hashes| hashes.get(..wide)).ok_or_else(|| {

@@ -109,10 +109,16 @@ async fn known(tx: &mut PgConnection, arrivals: &[Arrival<'_>], recorded_at: Tim
         let new = new.into_iter().map(|(id, hash, wrapped)| Ok((id, leaf_hash(hash)?, wrapped)));
         let new: BTreeSet<_> = new.collect::<Result<_, DbError>>()?;
         known.unnumbered = keys.difference(&new).copied().collect();
-        let taken: Vec<Uuid> = sqlx::query_scalar("SELECT DISTINCT event_id FROM leaf WHERE event_id = ANY($1)")
-            .bind(ids.into_iter().filter(|id| !id.is_nil()).collect::<Vec<_>>())
-            .fetch_all(&mut *tx)
-            .await?;
+        // Also where the leaf is archived.
+        let taken: Vec<Uuid> = sqlx::query_scalar(
+            "SELECT event_id FROM leaf WHERE event_id = ANY($1)
+             UNION
+             SELECT event_id FROM unnumbered WHERE event_id = ANY($1)
+                 AND recorded_at < (SELECT (max(day) + 1)::timestamptz FROM ledger_cut)",
+        )
+        .bind(ids.into_iter().filter(|id| !id.is_nil()).collect::<Vec<_>>())
+        .fetch_all(&mut *tx)
+        .await?;
         known.ids = taken.into_iter().collect();
     }
     Ok(known)

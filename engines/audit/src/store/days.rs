@@ -2,9 +2,10 @@
 
 use deltran_kernel::Timestamp;
 use deltran_runtime::{Db, DbError};
-use sqlx::PgConnection;
+use sqlx::{FromRow, PgConnection};
 
 use super::instant::Instant;
+use crate::domain::retention::{Archived, DayState};
 
 const MICROS_PER_DAY: i64 = 86_400_000_000;
 
@@ -24,6 +25,94 @@ impl ClosedDay {
     pub fn name(&self) -> String {
         day_name(self.start)
     }
+
+    pub(super) fn read((start, from, to): (Instant, i64, i64)) -> Result<Self, DbError> {
+        let index = |n: i64| u64::try_from(n).map_err(DbError::corrupt);
+        Ok(Self { start: start.0, from: index(from)?, to: index(to)? })
+    }
+}
+
+/// A day of the ledger in a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DayRow {
+    /// Its first moment.
+    pub start: Timestamp,
+    /// Its first leaf.
+    pub from: u64,
+    /// The first leaf after it, so far.
+    pub to: u64,
+    /// Whether it is over.
+    pub closed: bool,
+    /// Where it stands.
+    pub state: DayState,
+    /// What the archive has of it.
+    pub archive: Option<Archived>,
+    /// When it was detached.
+    pub detached_at: Option<Timestamp>,
+    /// Why it may not be detached now, by the rules of the database.
+    pub stays_because: Option<String>,
+}
+
+impl DayRow {
+    /// Its name, such as 2025-11-06.
+    pub fn name(&self) -> String {
+        day_name(self.start)
+    }
+}
+
+#[derive(FromRow)]
+struct Row {
+    day: Instant,
+    from_leaf: i64,
+    to_leaf: i64,
+    closed: bool,
+    place: Option<String>,
+    manifest_sha256: Option<Vec<u8>>,
+    archived_at: Option<Instant>,
+    verified_at: Option<Instant>,
+    detached_at: Option<Instant>,
+    stays_because: Option<String>,
+}
+
+impl Row {
+    fn day(self) -> Result<DayRow, DbError> {
+        let index = |n: i64| u64::try_from(n).map_err(DbError::corrupt);
+        let (from, to) = (index(self.from_leaf)?, index(self.to_leaf)?);
+        let written = self.archived_at.zip(self.verified_at);
+        let archive = match (self.place, self.manifest_sha256, written) {
+            (Some(place), Some(digest), Some((archived_at, verified_at))) => Some(Archived {
+                day: self.day.0,
+                from,
+                to,
+                place,
+                manifest_sha256: digest.try_into().map_err(|_| DbError::corrupt("a digest does not have 32 bytes"))?,
+                archived_at: archived_at.0,
+                verified_at: verified_at.0,
+            }),
+            _ => None,
+        };
+        let state = match (&archive, self.detached_at) {
+            (_, Some(_)) => DayState::Detached,
+            (Some(_), None) => DayState::Archived,
+            (None, None) => DayState::Online,
+        };
+        Ok(DayRow {
+            start: self.day.0,
+            from,
+            to,
+            closed: self.closed,
+            state,
+            archive,
+            detached_at: self.detached_at.map(|at| at.0),
+            stays_because: self.stays_because,
+        })
+    }
+}
+
+/// The first moment of a day by its name, such as 2025-11-06.
+pub fn parse_day(name: &str) -> Option<Timestamp> {
+    let start: Timestamp = format!("{name}T00:00:00Z").parse().ok()?;
+    (day_name(start) == name).then_some(start)
 }
 
 /// The day of a moment, such as 2025-11-06.
@@ -108,6 +197,24 @@ impl Days {
                 Ok(ClosedDay { start, from: index(from)?, to: index(to)? })
             })
             .collect()
+    }
+
+    /// A page of the days, newest first, before the day of a moment; the one under way is the first of all.
+    pub async fn page(
+        &self,
+        before: Option<Timestamp>,
+        state: Option<DayState>,
+        retention_days: i32,
+        limit: i64,
+    ) -> Result<Vec<DayRow>, DbError> {
+        let rows: Vec<Row> = sqlx::query_as(include_str!("days.sql"))
+            .bind(before.map(Instant))
+            .bind(state.map(DayState::as_str))
+            .bind(retention_days)
+            .bind(limit)
+            .fetch_all(self.db.pool())
+            .await?;
+        rows.into_iter().map(Row::day).collect()
     }
 
     /// The size of the ledger at the end of the last closed day; `None` where none is closed.

@@ -1,16 +1,22 @@
 //! The only SQL of this engine.
 
 mod append;
+mod archive;
 mod checkpoints;
+mod cuts;
 mod days;
+mod holds;
 mod instant;
 mod letters;
 mod read;
 mod tree;
 
 pub use append::{Appended, append, ensure_partitions};
+pub use archive::{Archives, Detaching, READ_AGAIN};
 pub use checkpoints::{Checkpoints, Kept};
-pub use days::{ClosedDay, Days, day_name, day_start};
+pub use cuts::{Cuts, GoneDay};
+pub use days::{ClosedDay, DayRow, Days, day_name, day_start, parse_day};
+pub use holds::Holds;
 pub use letters::{LetterRow, Letters, NewLetter};
 pub use read::{Filter, Ledger, Row};
 pub use tree::Tree;

@@ -9,6 +9,7 @@ use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
 use super::CONSUMER;
+use super::cuts::Cuts;
 use super::instant::Instant;
 use crate::domain::check::StoredLeaf;
 use crate::domain::leaf::Columns;
@@ -194,16 +195,22 @@ impl Ledger {
         Ok(rows.into_iter().map(|row| (raw.remove(&row.leaf_index), row)).map(|(raw, row)| row.stored(raw)).collect())
     }
 
-    /// The first leaf of each of these event ids.
+    /// The first leaf of each of these event ids; -1 where it is that of an event without number that is archived.
     pub async fn first_with_ids(&self, ids: &[Uuid]) -> Result<BTreeMap<Uuid, i64>, DbError> {
         if ids.is_empty() {
             return Ok(BTreeMap::new());
         }
-        let rows: Vec<(Uuid, i64)> =
-            sqlx::query_as("SELECT event_id, min(leaf_index) FROM leaf WHERE event_id = ANY($1) GROUP BY event_id")
-                .bind(ids)
-                .fetch_all(self.db.pool())
-                .await?;
+        let rows: Vec<(Uuid, i64)> = sqlx::query_as(
+            "SELECT event_id, min(leaf_index) FROM (
+                 SELECT event_id, leaf_index FROM leaf WHERE event_id = ANY($1)
+                 UNION ALL
+                 SELECT event_id, -1 FROM unnumbered WHERE event_id = ANY($1)
+                     AND recorded_at < (SELECT (max(day) + 1)::timestamptz FROM ledger_cut)
+             ) e GROUP BY event_id",
+        )
+        .bind(ids)
+        .fetch_all(self.db.pool())
+        .await?;
         Ok(rows.into_iter().collect())
     }
 
@@ -251,6 +258,7 @@ impl Ledger {
                 .await?;
         let streams: Vec<(String, Vec<i64>)> =
             sqlx::query_as("SELECT stream, ranges FROM stream_received").fetch_all(&mut *tx).await?;
+        let cut = Cuts::read(&mut tx).await?;
         tx.commit().await?;
         let count = |n: i64| u64::try_from(n).map_err(DbError::corrupt);
         Ok(Snapshot {
@@ -260,6 +268,7 @@ impl Ledger {
             bounds: bounds.0.zip(bounds.1),
             producers: to_ranges(producers)?,
             streams: to_ranges(streams)?,
+            cut,
         })
     }
 }

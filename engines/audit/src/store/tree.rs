@@ -94,7 +94,7 @@ async fn frontier_in(from: impl PgExecutor<'_>) -> Result<Frontier, DbError> {
     Frontier::new(size, hashes_of(&bytes)?).ok_or_else(|| DbError::corrupt("the tree's frontier is not of its size"))
 }
 
-fn hashes_of(bytes: &[u8]) -> Result<Vec<Hash>, DbError> {
+pub(super) fn hashes_of(bytes: &[u8]) -> Result<Vec<Hash>, DbError> {
     let (hashes, rest) = bytes.as_chunks::<HASH>();
     if rest.is_empty() { Ok(hashes.to_vec()) } else { Err(DbError::corrupt("hashes do not have 32 bytes each")) }
 }
@@ -116,8 +116,8 @@ impl Tree {
         frontier_in(self.db.pool()).await
     }
 
-    /// What `verify` compares: the right edge, as it is kept and out of tiles, and the hashes of all tiles.
-    pub async fn state(&self) -> Result<TreeState, DbError> {
+    /// What `verify` compares: the right edge, as it is kept and out of tiles, that of a cut, and the hashes of all tiles.
+    pub async fn state(&self, cut: u64) -> Result<TreeState, DbError> {
         let (size, bytes, hashes): (i64, Vec<u8>, i64) = sqlx::query_as(
             "SELECT size, frontier, (SELECT coalesce(sum(octet_length(hashes) / 32), 0) FROM tile) FROM tree_head",
         )
@@ -126,7 +126,8 @@ impl Tree {
         let size = u64::try_from(size).map_err(DbError::corrupt)?;
         let hashes = u64::try_from(hashes).map_err(DbError::corrupt)?;
         let frontier = Frontier::new(size, hashes_of(&bytes)?);
-        Ok(TreeState { size, frontier, from_tiles: self.frontier_at(size).await?, hashes })
+        let (from_tiles, at_cut) = (self.frontier_at(size).await?, self.frontier_at(cut).await?);
+        Ok(TreeState { size, frontier, from_tiles, at_cut, hashes })
     }
 
     /// The right edge that it had at an earlier size. `None` where it never had so many leaves.

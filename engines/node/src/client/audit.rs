@@ -7,14 +7,16 @@ use deltran_runtime::Role;
 use deltran_runtime::wire::to_timestamp;
 use serde_json::{Value, json};
 
+use super::audit_days::{self, DaysArgs};
 use super::audit_export::{self, ExportArgs};
+use super::audit_hold::{self, HoldArgs};
 use super::audit_proof::{self, CheckpointArgs, CheckpointsArgs, KeyArgs, ProveArgs, TilesArgs};
 use super::audit_verify::{self, VerifyArgs};
 use super::{Caller, ClientArgs, Rows, Session, pages};
 use crate::output::{Output, json_of, say, sheet, shown, table, time};
 use crate::problem::Problem;
 
-/// The audit ledger: verify, list events, checkpoints and proofs
+/// The audit ledger: verify, list events, checkpoints and proofs, legal holds, days
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   deltran audit verify
@@ -85,9 +87,10 @@ enum Command {
     /// Not part of this release
     #[command(hide = true)]
     Reconcile(Rest),
-    /// Not part of this release
-    #[command(hide = true)]
-    Hold(Rest),
+    /// Legal holds: what they name stays in the database
+    Hold(HoldArgs),
+    /// Lists the days of the ledger: which are in the database, which in the archive, and why one stays
+    Days(DaysArgs),
 }
 
 #[derive(Debug, Args)]
@@ -104,7 +107,6 @@ pub async fn run(args: AuditArgs, client: ClientArgs, out: Output) -> Result<(),
     let absent = |what: &str| Err(Problem::not_in_this_release(&format!("`deltran audit {what}`")));
     let command = match args.command {
         Command::Reconcile(_) => return absent("reconcile"),
-        Command::Hold(_) => return absent("hold"),
         Command::Key(args) => return audit_proof::key(args, out),
         Command::Verify(args) => match &args.folder {
             Some(folder) => return audit_verify::verify_folder(folder, &args, out),
@@ -145,6 +147,9 @@ pub async fn run(args: AuditArgs, client: ClientArgs, out: Output) -> Result<(),
         Command::Prove(args) => audit_proof::prove(&session, caller, args).await,
         Command::Tiles(args) => audit_proof::tiles(&session, caller, args).await,
         Command::Key(_) | Command::Reconcile(_) | Command::Hold(_) => Ok(()),
+        Command::Hold(args) => audit_hold::run(&session, caller, args).await,
+        Command::Days(args) => audit_days::run(&session, caller, args).await,
+        Command::Key(_) | Command::Export(_) | Command::Reconcile(_) => Ok(()),
     }
 }
 

@@ -1,0 +1,138 @@
+//! A day in the archive as files that the verification of exports reads.
+
+use std::io::{self, Read};
+
+use bytes::Bytes;
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
+use object_store::{GetResultPayload, ObjectStore, ObjectStoreExt};
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
+use super::{Archive, path};
+use crate::domain::export::EVENTS;
+use crate::export::check::Source;
+use crate::export::lines::Lines;
+
+/// A day. It is read on threads that may block; whoever makes one is within the runtime.
+pub struct StoredDay {
+    archive: Archive,
+    place: String,
+    runtime: Handle,
+}
+
+impl StoredDay {
+    /// The day at a place.
+    pub fn new(archive: Archive, place: String) -> Self {
+        Self { archive, place, runtime: Handle::current() }
+    }
+
+    /// A line of the events. `None` where there are not so many.
+    ///
+    /// # Errors
+    /// Where it cannot be read.
+    pub fn line(&self, at: u64) -> io::Result<Option<Vec<u8>>> {
+        let mut lines = Lines::new(self.open(EVENTS)?);
+        for _ in 0..at {
+            if lines.next()?.is_none() {
+                return Ok(None);
+            }
+        }
+        Ok(lines.next()?.map(<[u8]>::to_vec))
+    }
+}
+
+fn failed(error: object_store::Error) -> io::Error {
+    match error {
+        object_store::Error::NotFound { .. } => io::Error::new(io::ErrorKind::NotFound, error),
+        other => io::Error::other(other),
+    }
+}
+
+impl Source for StoredDay {
+    fn open(&self, name: &str) -> io::Result<Box<dyn Read + Send>> {
+        let path = path(&format!("{}/{name}", self.place)).map_err(io::Error::other)?;
+        let found = self.runtime.block_on(self.archive.store.get(&path)).map_err(failed)?;
+        let closing = self.archive.closing.clone();
+        Ok(match found.payload {
+            GetResultPayload::File(file, _) => Box::new(UntilClosing { inner: file, closing }),
+            GetResultPayload::Stream(stream) => {
+                let inner = Streamed { stream, rest: Bytes::new(), runtime: self.runtime.clone() };
+                Box::new(UntilClosing { inner, closing })
+            }
+        })
+    }
+
+    fn names(&self) -> io::Result<Vec<String>> {
+        let prefix = path(&self.place).map_err(io::Error::other)?;
+        let listed = self.archive.store.list(Some(&prefix)).try_collect::<Vec<_>>();
+        let objects = self.runtime.block_on(listed).map_err(failed)?;
+        let below = format!("{prefix}/");
+        Ok(objects.iter().filter_map(|o| Some(o.location.as_ref().strip_prefix(&below)?.to_owned())).collect())
+    }
+}
+
+/// Reads until the process closes, so that a large day does not keep it.
+struct UntilClosing<R> {
+    inner: R,
+    closing: CancellationToken,
+}
+
+impl<R: Read> Read for UntilClosing<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.closing.is_cancelled() {
+            return Err(io::Error::other("the process stops"));
+        }
+        self.inner.read(buffer)
+    }
+}
+
+/// A stream as something that is read.
+struct Streamed {
+    stream: BoxStream<'static, object_store::Result<Bytes>>,
+    rest: Bytes,
+    runtime: Handle,
+}
+
+impl Read for Streamed {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        while self.rest.is_empty() {
+            match self.runtime.block_on(self.stream.next()) {
+                None => return Ok(0),
+                Some(bytes) => self.rest = bytes.map_err(failed)?,
+            }
+        }
+        let some = self.rest.split_to(buffer.len().min(self.rest.len()));
+        buffer.get_mut(..some.len()).unwrap_or_default().copy_from_slice(&some);
+        Ok(some.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stream_is_read_whole_and_until_the_process_closes() {
+        let parts: Vec<object_store::Result<Bytes>> =
+            ["", "abc", "", "defgh", "i"].map(|part| Ok(Bytes::from_static(part.as_bytes()))).into();
+        let stream = futures::stream::iter(parts).boxed();
+        let inner = Streamed { stream, rest: Bytes::new(), runtime: Handle::current() };
+        let closing = CancellationToken::new();
+        let mut reader = UntilClosing { inner, closing: closing.clone() };
+        let read = move || {
+            let mut two = [0; 2];
+            let mut text = Vec::new();
+            loop {
+                match reader.read(&mut two).unwrap() {
+                    0 => break,
+                    n => text.extend_from_slice(&two[..n]),
+                }
+            }
+            closing.cancel();
+            (text, reader.read(&mut two).unwrap_err().to_string())
+        };
+        let (text, refused) = tokio::task::spawn_blocking(read).await.unwrap();
+        assert_eq!((text.as_slice(), refused.as_str()), (&b"abcdefghi"[..], "the process stops"));
+    }
+}
