@@ -77,7 +77,7 @@ async fn an_export_is_verified_by_us_and_by_a_stranger() {
     let ledger = node.must(&["account", "verify"]).await;
     assert_eq!(
         (&ledger["totals"][0]["committed"], text(&ledger["totals"][0]["committed_amount"], "amount")),
-        (&"20".into(), "25.00")
+        (&20.into(), "25.00")
     );
 
     for (name, change) in [
@@ -118,6 +118,7 @@ async fn what_cannot_be_exported_or_verified_is_said_in_one_line() {
     let out = |name: &str| node.path().join(name).to_str().unwrap().to_owned();
     node.must(&["audit", "export", "--leaves", "0..10", "--out", &out("good")]).await;
     node.write("not-a-key", "hello");
+    std::fs::create_dir(node.path().join("full")).unwrap();
     node.write("full/something", "x");
     node.write("file", "x");
     let (good, full, file) = (out("good"), out("full"), out("file"));
