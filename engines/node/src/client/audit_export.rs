@@ -86,6 +86,22 @@ fn leaves(text: &str) -> Result<(u64, u64), String> {
 }
 
 impl ExportArgs {
+    /// Of these leaves, as exact bytes alone.
+    pub fn leaves_of(from: u64, to: u64, out: PathBuf) -> Self {
+        Self {
+            from: None,
+            to: None,
+            leaves: Some((from, to)),
+            since: None,
+            domain: None,
+            participant: None,
+            correlation: None,
+            formats: Vec::new(),
+            recipient: None,
+            out,
+        }
+    }
+
     /// What an unfinished export must have been asked for as well.
     fn asked(&self, since: &str) -> BTreeMap<String, String> {
         let text = |value: &Option<String>| value.clone();
@@ -178,15 +194,19 @@ pub async fn export(session: &Session, caller: Caller, args: ExportArgs) -> Resu
         "totals": manifest.summary.totals, "files": manifest.files,
     });
     session.out.value_or(&value, || {
+        let next = if args.recipient.is_some() {
+            "the holder of the key decrypts every file: age --decrypt -i KEY -o FILE FILE.age".to_owned()
+        } else {
+            format!("check with: deltran audit verify {} --key KEY", args.out.display())
+        };
         let which = manifest.filter.as_ref().map(|filter| format!(", only {}", filter.words())).unwrap_or_default();
         format!(
-            "{} events of leaves {} up to {}{which} in {}\nmanifest SHA-256 {}\ncheck with: deltran audit verify {} --key KEY",
+            "{} events of leaves {} up to {}{which} in {}\nmanifest SHA-256 {}\n{next}",
             count(outcome.events),
             range.from_leaf,
             range.to_leaf,
             args.out.display(),
             outcome.manifest_sha256,
-            args.out.display()
         )
     });
     Ok(())

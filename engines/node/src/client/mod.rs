@@ -4,7 +4,7 @@ pub mod account;
 pub mod alert;
 pub mod audit;
 pub mod audit_days;
-mod audit_export;
+pub mod audit_export;
 pub mod audit_hold;
 pub mod audit_proof;
 mod audit_verify;
