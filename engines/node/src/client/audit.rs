@@ -148,7 +148,7 @@ pub async fn run(args: AuditArgs, client: ClientArgs, out: Output) -> Result<(),
         Command::Tiles(args) => audit_proof::tiles(&session, caller, args).await,
         Command::Hold(args) => audit_hold::run(&session, caller, args).await,
         Command::Days(args) => audit_days::run(&session, caller, args).await,
-        Command::Key(_) | Command::Export(_) | Command::Reconcile(_) => Ok(()),
+        Command::Key(_) | Command::Reconcile(_) => Ok(()),
     }
 }
 
