@@ -146,10 +146,9 @@ pub async fn run(args: AuditArgs, client: ClientArgs, out: Output) -> Result<(),
         Command::Checkpoints(args) => audit_proof::checkpoints(&session, caller, args).await,
         Command::Prove(args) => audit_proof::prove(&session, caller, args).await,
         Command::Tiles(args) => audit_proof::tiles(&session, caller, args).await,
-        Command::Key(_) | Command::Reconcile(_) | Command::Hold(_) => Ok(()),
         Command::Hold(args) => audit_hold::run(&session, caller, args).await,
         Command::Days(args) => audit_days::run(&session, caller, args).await,
-        Command::Key(_) | Command::Export(_) | Command::Reconcile(_) => Ok(()),
+        Command::Key(_) | Command::Reconcile(_) => Ok(()),
     }
 }
 
