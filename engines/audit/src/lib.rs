@@ -11,6 +11,7 @@ pub mod consume;
 pub mod domain;
 pub mod export;
 pub mod grpc;
+pub mod history;
 pub mod notary;
 pub mod retention;
 mod schedule;

@@ -25,6 +25,7 @@ use crate::export::check::{Source, check};
 use crate::export::lines::{Lines, hash_of};
 use crate::export::pass::Formats;
 use crate::export::{Exporter, Order};
+use crate::history::History;
 use crate::store::{Archives, ClosedDay, Tree};
 
 /// Pieces under way to the store.
@@ -47,7 +48,8 @@ pub struct Archiver {
 impl Archiver {
     /// An archiver.
     pub fn new(context: EngineContext, door: Door, publisher: Publisher, archive: Archive) -> Self {
-        let exporter = Exporter::new(context.clone(), door.clone(), publisher.clone());
+        let history = History::new(context.db.clone(), Some(archive.clone()));
+        let exporter = Exporter::new(context.clone(), door.clone(), publisher.clone(), history);
         let (archives, tree) = (Archives::new(context.db.clone()), Tree::new(context.db.clone()));
         Self { context, door, publisher, exporter, archives, tree, archive }
     }

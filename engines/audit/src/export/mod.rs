@@ -25,9 +25,11 @@ use crate::domain::export::tally::left_out;
 use crate::domain::export::{
     BESIDE, CSV, END, EVENTS, FRONTIER, MANIFEST, PARQUET, README, SIGNATURE, SINCE, START, proof_file, readme,
 };
-use crate::domain::merkle::{Frontier, consistency_plan, fill, inclusion_plan};
+use crate::domain::merkle::{Frontier, consistency_plan, fill, inclusion_plan, is_consistent};
 use crate::domain::tile::{hashes_for, tiles_for};
-use crate::store::{Kept, Ledger, Tree};
+use crate::history::History;
+use crate::notary::NotaryError;
+use crate::store::{Cuts, Kept, Ledger, Tree};
 
 /// Leaves read at once.
 const WINDOW: i64 = 2000;
@@ -71,6 +73,8 @@ pub struct Exporter {
     publisher: Publisher,
     ledger: Ledger,
     tree: Tree,
+    cuts: Cuts,
+    history: History,
 }
 
 /// The signed ends of a range.
@@ -83,9 +87,10 @@ struct Ends {
 
 impl Exporter {
     /// An exporter.
-    pub fn new(context: EngineContext, door: Door, publisher: Publisher) -> Self {
-        let (ledger, tree) = (Ledger::new(context.db.clone()), Tree::new(context.db.clone()));
-        Self { context, door, publisher, ledger, tree }
+    pub fn new(context: EngineContext, door: Door, publisher: Publisher, history: History) -> Self {
+        let db = context.db.clone();
+        let (ledger, tree, cuts) = (Ledger::new(db.clone()), Tree::new(db.clone()), Cuts::new(db));
+        Self { context, door, publisher, ledger, tree, cuts, history }
     }
 
     /// Writes an export: plan, pieces, outcome. It is announced by an event, unless it is the platform's own archive.
@@ -143,12 +148,15 @@ impl Exporter {
         let since = match &order.since {
             None => None,
             Some(held) => {
-                self.publisher.notary().continues(held, to, &end.root).await?;
                 let Some(plan) = consistency_plan(held.size, to) else {
                     let message = format!("the checkpoint has {} leaves, the range ends at {to}", held.size);
                     return Err(Failure::malformed("since", message));
                 };
-                let hashes = self.tree.fill(&plan).await?.ok_or_else(gone)?;
+                let hashes = self.history.hashes(&plan).await?;
+                if !is_consistent(held.size, &held.root, to, &end.root, &hashes) {
+                    let why = format!("its root is not that of the first {} leaves", held.size);
+                    return Err(NotaryError::Fork { signed: held.size, why }.into());
+                }
                 Some(ConsistencyProof { old: held.size, hashes, checkpoint: end.note.clone() })
             }
         };
@@ -271,7 +279,7 @@ impl Exporter {
     /// The leaves that were recorded from one moment up to another, the last not included.
     ///
     /// # Errors
-    /// Where the database does not answer.
+    /// `archived` where some of them left the database, and where they are.
     pub async fn range(&self, from: Option<Timestamp>, to: Option<Timestamp>) -> Result<Range, Failure> {
         let to_leaf = match to {
             Some(at) => self.ledger.end_before(at).await?,
@@ -281,7 +289,33 @@ impl Exporter {
             Some(at) => self.ledger.first_since(at).await?.min(to_leaf),
             None => 0,
         };
+        if let (Some(at), Some(until)) = (from, self.cuts.until().await?)
+            && at < until
+        {
+            return Err(self.below_the_cut(format!("what was recorded from {at} up to {until}")).await?);
+        }
         Ok(Range { from_leaf, to_leaf, from, to })
+    }
+
+    /// Checks that a range by leaf is in the database.
+    ///
+    /// # Errors
+    /// `archived` where it is not, and where it is.
+    pub async fn check_online(&self, from_leaf: u64) -> Result<(), Failure> {
+        match self.cuts.day_of(from_leaf).await? {
+            None => Ok(()),
+            Some(gone) => {
+                Err(self.below_the_cut(format!("leaf {from_leaf} ({}, {})", gone.name(), gone.place)).await?)
+            }
+        }
+    }
+
+    async fn below_the_cut(&self, what: String) -> Result<Failure, Failure> {
+        let cut = self.cuts.leaf().await?;
+        let message = format!(
+            "{what} left the database, which begins at leaf {cut}, and is archived: each archived day is an export of its own; `deltran audit days` says where"
+        );
+        Ok(Failure::new(FailureKind::WrongState, "archived", message).with("from_leaf", cut))
     }
 }
 

@@ -19,6 +19,7 @@ use crate::archive::Archive;
 use crate::checkpoints::Publisher;
 use crate::config::Settings;
 use crate::domain::check::StoredLeaf;
+use crate::history::History;
 use crate::store::{Cuts, Filter, Ledger};
 use crate::verify::Verifier;
 
@@ -55,8 +56,9 @@ impl Audit {
         let (ledger, cuts) = (Ledger::new(context.db.clone()), Cuts::new(context.db.clone()));
         let holds = Holds::new(context.clone(), door.clone(), settings.clone());
         let verifier = Verifier::new(context.clone(), broker, publisher.notary().clone(), appended);
-        let exports = Exports::new(context.clone(), door.clone(), publisher.clone());
-        let proofs = Proofs::new(context.clone(), door.clone(), publisher, archive);
+        let history = History::new(context.db.clone(), archive);
+        let exports = Exports::new(context.clone(), door.clone(), publisher.clone(), history.clone());
+        let proofs = Proofs::new(context.clone(), door.clone(), publisher, history);
         let verifications = Arc::new(Semaphore::new(VERIFICATIONS));
         Self { context, door, ledger, cuts, verifier, verifications, proofs, exports, holds }
     }

@@ -17,6 +17,7 @@ use crate::domain::export::is_export_file;
 use crate::domain::export::manifest::{Filter, Range};
 use crate::export::pass::Formats;
 use crate::export::{Exporter, Order};
+use crate::history::History;
 
 /// Exports at once.
 const EXPORTS: usize = 2;
@@ -34,8 +35,8 @@ pub struct Exports {
 
 impl Exports {
     /// Exports out of the engine's database.
-    pub fn new(context: EngineContext, door: Door, publisher: Publisher) -> Self {
-        let exporter = Exporter::new(context.clone(), door.clone(), publisher.clone());
+    pub fn new(context: EngineContext, door: Door, publisher: Publisher, history: History) -> Self {
+        let exporter = Exporter::new(context.clone(), door.clone(), publisher.clone(), history);
         Self { context, door, publisher, exporter, running: Arc::new(Semaphore::new(EXPORTS)) }
     }
 
@@ -127,6 +128,7 @@ impl Exports {
     async fn range(&self, asked: Range) -> Result<Range, Failure> {
         let found = self.exporter.range(asked.from, asked.to).await?;
         if asked.to_leaf == 0 {
+            self.exporter.check_online(found.from_leaf).await?;
             return Ok(found);
         }
         let from_fits = asked.from.is_none() || asked.from_leaf == found.from_leaf;
@@ -142,6 +144,7 @@ impl Exports {
             let message = format!("{} is beyond the ledger, which has {} leaves", asked.to_leaf, found.to_leaf);
             return Err(Failure::malformed("to_leaf", message));
         }
+        self.exporter.check_online(asked.from_leaf).await?;
         Ok(asked)
     }
 }

@@ -1,8 +1,6 @@
 //! Checkpoints, proofs and tiles: what an outsider checks the ledger with.
 
 use deltran_api::audit::v1 as pb;
-use std::collections::{BTreeMap, BTreeSet};
-
 use deltran_kernel::EventId;
 use deltran_messaging::Door;
 use deltran_runtime::{Caller, EngineContext, Failure, FailureKind, wire};
@@ -11,14 +9,13 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Status};
 
 use super::{archived, note_access};
-use crate::archive::Archive;
 use crate::checkpoints::Publisher;
 use crate::domain::checkpoint::{Checkpoint, InclusionProof};
-use crate::domain::merkle::{Hash, Plan, consistency_plan, fill, inclusion_plan, is_consistent};
-use crate::domain::retention::goes;
-use crate::domain::tile::{HEIGHT, Tile, TilePath, WIDTH, hashes_for, tiles_for, tiles_of};
+use crate::domain::merkle::{consistency_plan, inclusion_plan, is_consistent};
+use crate::domain::tile::{HEIGHT, TilePath, WIDTH, tiles_of};
+use crate::history::History;
 use crate::notary::NotaryError;
-use crate::store::{Checkpoints, Cuts, Kept, Ledger, Tree};
+use crate::store::{Checkpoints, Cuts, Kept, Ledger};
 
 /// Files of a log under way to a slow reader.
 const AHEAD: usize = 16;
@@ -34,19 +31,17 @@ pub struct Proofs {
     door: Door,
     publisher: Publisher,
     ledger: Ledger,
-    tree: Tree,
+    history: History,
     checkpoints: Checkpoints,
     cuts: Cuts,
-    archive: Option<Archive>,
 }
 
 impl Proofs {
     /// Answers out of the engine's database, and below the cut out of the archive.
-    pub fn new(context: EngineContext, door: Door, publisher: Publisher, archive: Option<Archive>) -> Self {
+    pub fn new(context: EngineContext, door: Door, publisher: Publisher, history: History) -> Self {
         let db = context.db.clone();
-        let (ledger, tree) = (Ledger::new(db.clone()), Tree::new(db.clone()));
-        let (checkpoints, cuts) = (Checkpoints::new(db.clone()), Cuts::new(db));
-        Self { context, door, publisher, ledger, tree, checkpoints, cuts, archive }
+        let (ledger, checkpoints, cuts) = (Ledger::new(db.clone()), Checkpoints::new(db.clone()), Cuts::new(db));
+        Self { context, door, publisher, ledger, history, checkpoints, cuts }
     }
 
     async fn note(&self, caller: &Caller, query: String) -> Result<(), Failure> {
@@ -133,7 +128,7 @@ impl Proofs {
                 ),
             ));
         };
-        let hashes = self.hashes(&plan).await?;
+        let hashes = self.history.hashes(&plan).await?;
         let proof = InclusionProof { index, hashes, checkpoint: kept.note };
         let leaf_hash = crate::domain::leaf_hash(&envelope);
         proof.verify(&leaf_hash, self.publisher.notary().origin(), self.publisher.notary().verifiers()).map_err(
@@ -161,7 +156,7 @@ impl Proofs {
             Key::LeafIndex(index) => {
                 let found = self.ledger.at(i64::try_from(*index).unwrap_or(i64::MAX)).await?;
                 if let (None, Some(gone)) = (&found, self.cuts.day_of(*index).await?) {
-                    let Some(archive) = self.archive.as_ref().filter(|_| !gone.place.is_empty()) else {
+                    let Some(archive) = self.history.archive().filter(|_| !gone.place.is_empty()) else {
                         return Err(archived(format_args!("leaf {index}"), &gone));
                     };
                     let envelope = archive.envelope(&gone.place, index - gone.from).await?;
@@ -179,37 +174,9 @@ impl Proofs {
         Ok((u64::try_from(found.leaf_index).map_err(Failure::internal)?, found.envelope))
     }
 
-    /// Tiles as far as they are there: in the database, or in the archive where they went with a day.
-    async fn stored_tiles(&self, wanted: &BTreeSet<Tile>) -> Result<BTreeMap<Tile, Vec<Hash>>, Failure> {
-        let mut found = self.tree.tiles(wanted).await?;
-        if let (true, Some(archive)) = (found.len() < wanted.len(), &self.archive) {
-            let cut = self.cuts.leaf().await?;
-            for tile in wanted.iter().filter(|tile| goes(**tile, cut)) {
-                if let (false, Some(hashes)) = (found.contains_key(tile), archive.tile(*tile).await?) {
-                    found.insert(*tile, hashes);
-                }
-            }
-        }
-        Ok(found)
-    }
-
-    async fn hashes(&self, plan: &Plan) -> Result<Vec<Hash>, Failure> {
-        let tiles = self.stored_tiles(&tiles_for(plan)).await?;
-        if let Some(hashes) = hashes_for(plan, &tiles).and_then(|hashes| fill(plan, &hashes)) {
-            return Ok(hashes);
-        }
-        let message = match self.cuts.leaf().await? {
-            0 => "hashes that the proof needs are not there: `deltran audit verify` tells more".to_owned(),
-            cut => format!(
-                "hashes that the proof needs are not in the database, which begins at leaf {cut}: those before it are archived"
-            ),
-        };
-        Err(Failure::new(FailureKind::WrongState, "not_online", message))
-    }
-
     /// Tiles stay that end beyond the cut, entries only from it on, in bundles.
     async fn check_tiles_from(&self, request: &pb::GetTilesRequest) -> Result<(), Failure> {
-        if request.hashes_only && self.archive.is_some() {
+        if request.hashes_only && self.history.archive().is_some() {
             return Ok(());
         }
         let cut = self.cuts.leaf().await?;
@@ -247,7 +214,7 @@ impl Proofs {
             let message = format!("{from} leaves is more than {}: the earlier size comes first", to.size);
             return Err(Failure::malformed("from", message));
         };
-        let hashes = self.hashes(&plan).await?;
+        let hashes = self.history.hashes(&plan).await?;
         let from_checkpoint = match note {
             Some((held, note)) => {
                 if !is_consistent(held.size, &held.root, to.size, &to.root, &hashes) {
@@ -310,7 +277,7 @@ impl Proofs {
         };
         let all = tiles_of(request.from_leaf, kept.size);
         for some in all.chunks(TILES) {
-            let found = self.stored_tiles(&some.iter().map(|(tile, _)| *tile).collect()).await?;
+            let found = self.history.tiles(&some.iter().map(|(tile, _)| *tile).collect()).await?;
             for (tile, width) in some {
                 let wide = usize::try_from(*width).map_err(Failure::internal)?;
                 let hashes = found.get(tile).and_then(|hashes| hashes.get(..wide)).ok_or_else(|| {

@@ -4,6 +4,7 @@ use deltran_kernel::Timestamp;
 use deltran_runtime::{Db, DbError};
 use sqlx::{FromRow, PgConnection};
 
+use super::days::day_name;
 use super::instant::Instant;
 use super::tree::hashes_of;
 use crate::domain::retention::{Cut, Gone};
@@ -54,6 +55,13 @@ pub struct GoneDay {
     pub to: u64,
     /// Where it is, below the archive's root.
     pub place: String,
+}
+
+impl GoneDay {
+    /// Its name, such as 2025-11-06.
+    pub fn name(&self) -> String {
+        day_name(self.day)
+    }
 }
 
 /// The cuts of a ledger.

@@ -98,6 +98,23 @@ async fn days_go_to_the_archive_and_leave_and_are_proven_from_there() {
         assert_eq!(files.get(&tile.path(width).to_string()), grown.get(&tile), "{tile:?}");
     }
     assert_eq!(files.len(), tiles_of(0, size).len() + 1, "and the checkpoint");
+
+    // An export begins at the cut, and continues a checkpoint from before it.
+    let held = service.get_checkpoint(asked(pb::GetCheckpointRequest { size: 3 })).await.unwrap().into_inner();
+    let since = held.checkpoint.unwrap().note;
+    let order =
+        |from_leaf, to_leaf| pb::ExportEventsRequest { from_leaf, to_leaf, since: since.clone(), ..Default::default() };
+    let parts = service.export_events(asked(order(323, size))).await.unwrap().into_inner();
+    let parts: Vec<_> = parts.collect().await;
+    assert!(parts.iter().all(Result::is_ok), "{:?}", parts.last());
+    let last = parts.into_iter().next_back().unwrap().unwrap().part.unwrap();
+    assert!(matches!(last, pb::export_events_response::Part::Outcome(o) if o.events == size - 323));
+    let by_time = pb::ExportEventsRequest { from: Some(Default::default()), ..Default::default() };
+    for order in [order(0, size), order(322, size), pb::ExportEventsRequest::default(), by_time] {
+        let refused = service.export_events(asked(order)).await.map(|_| ()).unwrap_err();
+        assert_eq!(reason(&refused).0, "archived", "{refused:?}");
+        assert!(refused.message().contains("begins at leaf 323"), "{}", refused.message());
+    }
 }
 
 /// What is not what it was when it is read again keeps its day in the database.

@@ -11,6 +11,7 @@ use deltran_audit::domain::note::Verifier as Key;
 use deltran_audit::export::check::{Folder, Report, check};
 use deltran_audit::export::pass::Formats;
 use deltran_audit::export::{Exported, Exporter, Order, Sender};
+use deltran_audit::history::History;
 use deltran_events::data::transactions::{
     DepositConfirmed, Evidence, SettlementModel, TransactionCreated, TransactionState, WindowSealed,
 };
@@ -112,7 +113,8 @@ type Files = BTreeMap<String, Vec<u8>>;
 
 /// Runs an order; the files as a receiver puts them together.
 async fn run(place: &Place, keys: &Keys, order: &Order, mut files: Files) -> (Files, Result<Exported, String>) {
-    let exporter = Exporter::new(place.context.clone(), place.door(), place.publisher(&keys.settings()));
+    let history = History::new(place.context.db.clone(), None);
+    let exporter = Exporter::new(place.context.clone(), place.door(), place.publisher(&keys.settings()), history);
     let (sender, mut receiver): (Sender, _) = mpsc::channel(1);
     let receive = async {
         while let Some(answer) = receiver.recv().await {
