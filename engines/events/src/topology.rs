@@ -125,7 +125,9 @@ impl StreamSpec {
             "allow_direct": true,
         });
         if !self.sources.is_empty() {
-            config["sources"] = self.sources.iter().map(|name| json!({"name": name})).collect();
+            // Else a source that is reached after the stream has messages of others is copied from that moment on: what
+            // stands in it already is passed over, and the broker reports no lag.
+            config["sources"] = self.sources.iter().map(|name| json!({"name": name, "opt_start_seq": 1})).collect();
         }
         config
     }

@@ -77,7 +77,14 @@ const SERVER_METADATA: &str = "_nats.";
 
 /// The differences in what `desired` names, in the order of its fields.
 pub(super) fn between(target: &Target, actual: &Value, desired: &Value) -> Vec<Difference> {
-    let (actual, desired) = (normal(target, actual), normal(target, desired));
+    let (mut actual, mut desired) = (normal(target, actual), normal(target, desired));
+    for config in [&mut actual, &mut desired] {
+        let sources = config.get_mut("sources").and_then(Value::as_array_mut).into_iter().flatten();
+        // Where copying begins counts when a source is new only.
+        for source in sources.filter_map(Value::as_object_mut) {
+            source.remove("opt_start_seq");
+        }
+    }
     desired
         .iter()
         .filter_map(|(field, new)| {
@@ -264,6 +271,9 @@ mod tests {
             json!({"name": "S", "subjects": ["a", "b"], "max_msgs": 0, "compression": "none", "mirror_direct": false});
         assert_eq!(stream(actual.clone(), desired), []);
         assert_eq!(stream(actual.clone(), json!({"metadata": {"owner": "x"}})), []);
+        let (plain, from_the_first) =
+            (json!({"sources": [{"name": "A"}]}), json!({"sources": [{"name": "A", "opt_start_seq": 1}]}));
+        assert_eq!((stream(plain.clone(), from_the_first.clone()), stream(from_the_first, plain)), (vec![], vec![]));
         assert_eq!(stream(actual, json!({"metadata": {"owner": "y"}})), [("metadata".into(), Effect::Plain)]);
     }
 
