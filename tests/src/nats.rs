@@ -58,6 +58,28 @@ impl Nats {
         self.run().await;
     }
 
+    /// Keeps a copy of its storage as it is now, for [`Nats::roll_back`].
+    pub async fn keep(&mut self) {
+        self.kill();
+        copy(&self.folder.path().join("store"), &self.folder.path().join("kept"));
+        self.run().await;
+    }
+
+    /// Ends it and starts it on the copy: what it acknowledged since is forgotten.
+    pub async fn roll_back(&mut self) {
+        self.kill();
+        std::fs::remove_dir_all(self.folder.path().join("store")).expect("its storage goes");
+        copy(&self.folder.path().join("kept"), &self.folder.path().join("store"));
+        self.run().await;
+    }
+
+    /// Ends it and starts it on nothing.
+    pub async fn wipe(&mut self) {
+        self.kill();
+        std::fs::remove_dir_all(self.folder.path().join("store")).expect("its storage goes");
+        self.run().await;
+    }
+
     async fn run(&mut self) {
         let log = self.folder.path().join("nats.log");
         let output = File::options().create(true).append(true).open(&log).expect("a log file");
@@ -94,6 +116,19 @@ impl Nats {
 impl Drop for Nats {
     fn drop(&mut self) {
         self.kill();
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("a folder");
+    for entry in std::fs::read_dir(from).expect("a folder to copy") {
+        let path = entry.expect("an entry").path();
+        let other = to.join(path.file_name().expect("a name"));
+        if path.is_dir() {
+            copy(&path, &other);
+        } else {
+            std::fs::copy(&path, &other).expect("a file is copied");
+        }
     }
 }
 

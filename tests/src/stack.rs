@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use deltran_events::topology::Profile;
+use deltran_events::topology::{Profile, STREAMS};
 use deltran_kernel::{Clock, IdSource, SystemClock, SystemIds};
+use deltran_messaging::topology::Kind;
 use deltran_messaging::{Broker, Outbox, SHARED_TABLES, platform, topology};
 use deltran_runtime::boot::{self, BootError, Listeners, Shared};
 use deltran_runtime::db::DbOptions;
@@ -33,6 +34,7 @@ pub struct StackBuilder {
     toml: String,
     clock: Arc<dyn Clock>,
     ids: Arc<dyn IdSource>,
+    loose: bool,
 }
 
 /// Running engines.
@@ -84,11 +86,22 @@ impl StackBuilder {
         self
     }
 
+    /// Streams that let messages be deleted, and that forget the id of a message after a tenth of a second.
+    #[must_use]
+    pub fn loose_streams(mut self) -> Self {
+        self.loose = true;
+        self
+    }
+
     /// Starts database, broker and engines, and returns when all of them are ready.
     pub async fn start(self) -> Stack {
         let (postgres, nats) = tokio::join!(Postgres::fresh(), Nats::start());
         let broker = connect(&nats).await;
-        let plan = topology::plan(&broker, Profile::Development, None).await.unwrap_or_else(|e| panic!("{e}"));
+        if self.loose {
+            create_loose_streams(&broker).await;
+        }
+        let mut plan = topology::plan(&broker, Profile::Development, None).await.unwrap_or_else(|e| panic!("{e}"));
+        plan.changes.retain(|change| change.kind == Kind::Create);
         topology::apply(&broker, &plan, false).await.unwrap_or_else(|e| panic!("{e}"));
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));
         let mut stack = Stack {
@@ -108,6 +121,21 @@ impl StackBuilder {
     }
 }
 
+async fn create_loose_streams(broker: &Broker) {
+    // As the catalog has them: those that are sourced come first.
+    let (sourcing, plain): (Vec<_>, Vec<_>) = STREAMS.iter().partition(|spec| !spec.sources.is_empty());
+    for spec in plain.into_iter().chain(sourcing) {
+        let mut config = spec.config_json(Profile::Development);
+        config["deny_delete"] = false.into();
+        config["deny_purge"] = false.into();
+        config["duplicate_window"] = 100_000_000.into();
+        let subject = format!("STREAM.CREATE.{}", spec.name);
+        let answer: serde_json::Value =
+            broker.jetstream().request(subject, &config).await.unwrap_or_else(|e| panic!("{}: {e}", spec.name));
+        assert!(answer.get("error").is_none(), "{}: {answer}", spec.name);
+    }
+}
+
 impl Stack {
     /// A stack of these engines; none named means all.
     pub fn of(engines: &[&str]) -> StackBuilder {
@@ -116,6 +144,7 @@ impl Stack {
             toml: String::new(),
             clock: Arc::new(SystemClock),
             ids: Arc::new(SystemIds::new()),
+            loose: false,
         }
     }
 

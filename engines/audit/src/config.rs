@@ -26,6 +26,10 @@ pub struct Settings {
     pub archive_directory: String,
     /// Whether days that are older, archived and under no hold leave the database.
     pub detach: bool,
+    /// Minutes between two comparisons of outboxes, streams and ledger, 0 for never, up to 10,080.
+    pub reconcile_minutes: u32,
+    /// Whether streams that the broker forgot are made anew and filled from the ledger.
+    pub keep_streams: bool,
 }
 
 impl Default for Settings {
@@ -38,6 +42,8 @@ impl Default for Settings {
             retention_days: 180,
             archive_directory: String::new(),
             detach: false,
+            reconcile_minutes: 60,
+            keep_streams: true,
         }
     }
 }
@@ -48,11 +54,13 @@ impl Settings {
     /// # Errors
     /// Names the key where its value is out of range, or does not fit another one.
     pub fn checked(self) -> Result<Self, BootError> {
-        let (pause, days) = (self.checkpoint_ms, self.retention_days);
+        let (pause, days, minutes) = (self.checkpoint_ms, self.retention_days, self.reconcile_minutes);
         let problem = if !(1000..=3_600_000).contains(&pause) {
             format!("audit.checkpoint_ms = {pause} is out of range: it takes 1000 to 3600000")
         } else if !(1..=36_500).contains(&days) {
             format!("audit.retention_days = {days} is out of range: it takes 1 to 36500")
+        } else if minutes > 10_080 {
+            format!("audit.reconcile_minutes = {minutes} is out of range: it takes 0 to 10080")
         } else if self.detach && self.archive_directory.is_empty() {
             "audit.detach = true needs audit.archive_directory: only days that are archived leave the database"
                 .to_owned()
@@ -81,6 +89,7 @@ mod tests {
             "retention_days = 0",
             "retention_days = 36501",
             "detach = true",
+            "reconcile_minutes = 10081",
         ] {
             let settings: Settings = toml::from_str(text).unwrap();
             let refused = settings.checked().unwrap_err().to_string();

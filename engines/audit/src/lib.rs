@@ -12,10 +12,14 @@ pub mod domain;
 pub mod export;
 pub mod grpc;
 pub mod history;
+pub mod keeper;
 pub mod notary;
+mod producers;
+pub mod reconcile;
 pub mod retention;
 mod schedule;
 pub mod store;
+mod survey;
 pub mod verify;
 
 use std::sync::Arc;
@@ -31,7 +35,10 @@ use tokio::sync::Notify;
 use crate::archive::{Archive, Archiver};
 use crate::checkpoints::{Calendar, Publisher, Signing};
 use crate::config::Settings;
+use crate::keeper::Keeper;
 use crate::notary::Notary;
+use crate::reconcile::Reconciler;
+use crate::verify::Verifier;
 
 /// The engine's name: of its schema, its role and its section of the configuration.
 pub const NAME: &str = "audit";
@@ -79,8 +86,11 @@ pub fn engine(context: EngineContext, broker: Broker, outbox: Outbox) -> Result<
     let relay = Relay::new(context.clone(), broker.clone(), outbox.clone());
     let partitions = schedule::Partitions::new(context.clone());
     let burial = schedule::Burial::new(context.clone(), broker.clone(), given_up);
-    let audit =
-        grpc::Audit::new(context.clone(), broker.clone(), door.clone(), appended, publisher, (&settings, archive));
+    let reconciler = Reconciler::new(context.clone(), broker.clone(), door.clone(), appended.clone());
+    let rounds = schedule::Reconciliations::new(context.clone(), reconciler.clone(), settings.reconcile_minutes);
+    let verifier = Verifier::new(context.clone(), broker.clone(), publisher.notary().clone(), appended);
+    let keeper = Keeper::new(context.clone(), broker.clone(), door.clone(), reconciler.turn.clone());
+    let audit = grpc::Audit::new(context.clone(), door.clone(), verifier, publisher, reconciler, (&settings, archive));
     let audit = AuditServiceServer::new(audit);
     let dead_letters = DeadLetterServiceServer::new(grpc::DeadLetters::new(context, broker, door));
 
@@ -93,6 +103,10 @@ pub fn engine(context: EngineContext, broker: Broker, outbox: Outbox) -> Result<
     .worker("dead_letters", move |stop| letters.run(stop))
     .worker("advisories", move |stop| advisories.run(stop))
     .worker("burial", move |stop| burial.run(stop))
+    .worker("reconciliations", move |stop| rounds.run(stop))
+    .worker("streams", move |stop| async move {
+        if settings.keep_streams { keeper.run(stop).await } else { stop.cancelled().await }
+    })
     .worker("signer", move |stop| signing.run(stop))
     .worker("days", move |stop| calendar.run(stop))
     .worker("retention", move |stop| retention.run(stop)))

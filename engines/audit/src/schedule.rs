@@ -1,4 +1,4 @@
-//! Partitions ahead of time, and dead letters out of advisories.
+//! Partitions ahead of time, dead letters out of advisories, comparisons from time to time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::consume::{DAYS_AHEAD, gauge};
 use crate::domain::advisory::{EXCEEDED, GaveUp};
+use crate::reconcile::{Reconciler, schedule_user};
 use crate::store::{Ledger, Letters, ensure_partitions};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -19,6 +20,9 @@ const HOUR: Duration = Duration::from_secs(3600);
 const SOON: Duration = Duration::from_secs(5);
 /// Looks for what another process noted.
 const PACE: Pace = Pace { every: Duration::from_secs(5), longest: Duration::from_secs(30), alert: "burial_audit" };
+/// Looks whether it is time to compare.
+const COMPARE_PACE: Pace =
+    Pace { every: Duration::from_secs(20), longest: Duration::from_secs(600), alert: "audit_reconcile_waits" };
 /// Advisories worked on at once.
 const BATCH: i64 = 100;
 
@@ -134,6 +138,51 @@ impl Burial {
         epoch.check(&mut tx).await?;
         Letters::done(&mut tx, message).await?;
         tx.commit().await?;
+        Ok(())
+    }
+}
+
+/// Compares outboxes, streams and ledger from time to time.
+#[derive(Clone)]
+pub struct Reconciliations {
+    context: EngineContext,
+    reconciler: Reconciler,
+    minutes: u32,
+}
+
+impl Reconciliations {
+    /// The worker; 0 minutes are never.
+    pub fn new(context: EngineContext, reconciler: Reconciler, minutes: u32) -> Self {
+        Self { context, reconciler, minutes }
+    }
+
+    /// Works while this process holds the lease `reconciliations`, until shutdown.
+    pub async fn run(self, shutdown: CancellationToken) {
+        if self.minutes == 0 {
+            return shutdown.cancelled().await;
+        }
+        let lease = self.context.lease("reconciliations");
+        lease
+            .rounds(shutdown, COMPARE_PACE, Arc::new(Notify::new()), move |epoch| {
+                let worker = self.clone();
+                async move { worker.round(&epoch).await }
+            })
+            .await;
+    }
+
+    /// Compares where it is time to. It only reads: what differs is told, and somebody decides.
+    async fn round(&self, epoch: &Epoch) -> Result<(), RoundError> {
+        let now = self.context.clock.now();
+        let last = self.reconciler.memory().last_ended(now).await?;
+        if now < last.plus_seconds(i64::from(self.minutes) * 60) {
+            return Ok(());
+        }
+        let mut tx = self.context.db.begin().await?;
+        epoch.check(&mut tx).await?;
+        tx.commit().await?;
+        // Somebody else compares at this moment: then there is news soon anyway.
+        let Ok(_turn) = self.reconciler.turn.clone().try_acquire_owned() else { return Ok(()) };
+        self.reconciler.run(false, 1, &schedule_user(), None).await?;
         Ok(())
     }
 }

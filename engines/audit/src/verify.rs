@@ -6,8 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deltran_api::audit::v1 as pb;
-use deltran_api::platform::v1::GetStatusRequest;
-use deltran_api::platform::v1::platform_service_client::PlatformServiceClient;
 use deltran_api::token::v1::VerifyLedgerRequest;
 use deltran_api::token::v1::token_service_client::TokenServiceClient;
 use deltran_events::Domain;
@@ -23,6 +21,7 @@ use crate::domain::check::{Checker, Counted, StoredLeaf};
 use crate::domain::report::{self, Check, Held, LedgerSays, Snapshot};
 use crate::domain::tree_check::Signed;
 use crate::notary::Notary;
+use crate::producers;
 use crate::store::{Checkpoints, Cuts, Ledger, Tree};
 
 /// Leaves read at once. The largest leaf has 64 KiB, so that memory stays flat.
@@ -33,8 +32,6 @@ const TELL_EVERY: i64 = 8;
 const UNDER_WAY: Duration = Duration::from_secs(10);
 /// Looks again where another process appends.
 const POLL: Duration = Duration::from_millis(200);
-/// How long a place may take to answer.
-const ANSWER: Duration = Duration::from_secs(10);
 /// Days may be detached while the rows are read; then all begins anew, so often.
 const TRIES: usize = 5;
 /// How long the token ledger may take to verify itself.
@@ -139,21 +136,8 @@ impl Verifier {
 
     /// The last number of every producer, and the places that did not answer.
     async fn statuses(&self) -> (BTreeMap<String, u64>, Vec<String>) {
-        let (mut assigned, mut silent) = (BTreeMap::<String, u64>::new(), Vec::new());
-        for (place, peer) in self.context.peers.everywhere(NAME) {
-            let mut client = PlatformServiceClient::new(peer);
-            match tokio::time::timeout(ANSWER, client.get_status(GetStatusRequest {})).await {
-                Ok(Ok(answer)) => {
-                    for engine in answer.into_inner().engines {
-                        let last = assigned.entry(engine.producer).or_default();
-                        *last = engine.assigned.max(*last);
-                    }
-                }
-                Ok(Err(status)) => silent.push(format!("{place} ({})", status.message())),
-                Err(_) => silent.push(format!("{place} (within {} s)", ANSWER.as_secs())),
-            }
-        }
-        (assigned, silent)
+        let (said, silent) = producers::ask(&self.context).await;
+        (said.into_iter().map(|(name, said)| (name, said.assigned)).collect(), silent)
     }
 
     async fn ask_ledger(&self) -> Result<LedgerSays, String> {
@@ -261,7 +245,7 @@ fn arrived(asked: &Asked, snapshot: &Snapshot) -> bool {
     let producers =
         asked.assigned.iter().all(|(name, last)| snapshot.producers.get(name).map_or(0, |r| r.contiguous()) >= *last);
     let streams = asked.streams.iter().all(|(name, held)| match held {
-        Ok(held) => report::received_of(*held, snapshot.streams.get(*name)) >= held.messages,
+        Ok(held) => report::received_of(*held, &snapshot.expected(name)) >= held.messages,
         Err(_) => true,
     });
     producers && streams
@@ -275,8 +259,8 @@ fn conclude(snapshot: &Snapshot, checker: &Checker, tree: [Check; 3], asked: Opt
     checks.push(report::producers_check(&producers, asked.map_or(&[], |a| &a.silent)));
     let mut streams = Vec::new();
     if let Some(asked) = asked {
-        streams
-            .extend(asked.streams.iter().map(|(name, held)| report::stream(name, held, snapshot.streams.get(*name))));
+        let stream = |(name, held): &(&str, _)| report::stream(name, held, &snapshot.expected(name));
+        streams.extend(asked.streams.iter().map(stream));
         checks.push(report::streams_check(&streams));
         checks.extend(report::ledger(&asked.ledger, checker.transactions));
     }

@@ -12,7 +12,9 @@ pub mod door;
 pub mod outbox;
 pub mod platform;
 pub mod ranges;
+pub mod rebuild;
 pub mod relay;
+pub mod stored;
 pub mod topology;
 pub mod watch;
 

@@ -89,6 +89,11 @@ impl Progress {
     pub(crate) fn published(&self, seq: u64) {
         self.published.fetch_max(seq, Ordering::Relaxed);
     }
+
+    /// What comes after is to be published once more.
+    pub(crate) fn back_to(&self, seq: u64) {
+        self.published.store(seq, Ordering::Relaxed);
+    }
 }
 
 /// The outbox of one engine. Cloning shares it.

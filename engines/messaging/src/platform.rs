@@ -1,12 +1,19 @@
 //! `PlatformService`: what a process tells about the engines that run in it.
 
 use deltran_api::platform::v1::platform_service_server::{PlatformService, PlatformServiceServer};
-use deltran_api::platform::v1::{EngineStatus, GetStatusRequest, GetStatusResponse};
+use deltran_api::platform::v1::{
+    EngineStatus, GetStatusRequest, GetStatusResponse, OutboxEvent, ReadOutboxRequest, ReadOutboxResponse,
+};
 use deltran_runtime::health::Health;
-use deltran_runtime::{Db, DbError, Engine, Failure};
+use deltran_runtime::{Db, DbError, Engine, Failure, wire};
 use tonic::{Request, Response, Status};
 
 use crate::outbox::Outbox;
+
+/// Rows of an outbox read at once, and the size of their envelopes at which a page ends: an answer stays well below
+/// the largest message of gRPC, 4 MiB.
+const ROWS: i64 = 1000;
+const PAGE_BYTES: usize = 1 << 20;
 
 /// The service.
 pub struct Platform {
@@ -25,10 +32,13 @@ pub fn engine(deployment: String, health: Health, engines: Vec<(Db, Outbox)>) ->
 
 impl Platform {
     async fn status_of(&self, db: &Db, outbox: &Outbox) -> Result<EngineStatus, DbError> {
-        let (epoch, assigned, published, confirmed): (i64, i64, i64, i64) =
-            sqlx::query_as("SELECT c.epoch, c.assigned, m.published, m.confirmed FROM outbox_counter c, outbox_mark m")
-                .fetch_one(db.pool())
-                .await?;
+        let (epoch, assigned, published, confirmed, acknowledged, repeated): (i64, i64, i64, i64, i64, bool) =
+            sqlx::query_as(
+                "SELECT c.epoch, c.assigned, m.published, m.confirmed, m.acknowledged, m.repeated
+                 FROM outbox_counter c, outbox_mark m",
+            )
+            .fetch_one(db.pool())
+            .await?;
         let problems = self.health.problems_of(db.engine());
         Ok(EngineStatus {
             engine: db.engine().to_owned(),
@@ -38,7 +48,58 @@ impl Platform {
             assigned: assigned as u64,
             published: published as u64,
             confirmed: confirmed as u64,
+            stream: outbox.domain().stream().to_owned(),
+            acknowledged: acknowledged as u64,
+            repeated,
         })
+    }
+
+    /// A page of the outbox of `producer`, which is the present one of an engine of this process.
+    async fn page_of(&self, request: &ReadOutboxRequest) -> Result<ReadOutboxResponse, Failure> {
+        let producer = wire::required_text("producer", &request.producer, 128)?;
+        let after = i64::try_from(request.after).unwrap_or(i64::MAX);
+        for (db, outbox) in &self.engines {
+            let mut tx = db.begin().await?;
+            sqlx::query("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                .execute(&mut *tx)
+                .await
+                .map_err(DbError::from)?;
+            let (epoch, assigned, published): (i64, i64, i64) =
+                sqlx::query_as("SELECT c.epoch, c.assigned, m.published FROM outbox_counter c, outbox_mark m")
+                    .fetch_one(&mut *tx)
+                    .await
+                    .map_err(DbError::from)?;
+            if outbox.producer(epoch) != producer {
+                continue;
+            }
+            let rows: Vec<(i64, uuid::Uuid, String, Vec<u8>)> = sqlx::query_as(
+                "SELECT seq, event_id, subject, envelope FROM outbox WHERE seq > $1 ORDER BY seq LIMIT $2",
+            )
+            .bind(after)
+            .bind(ROWS)
+            .fetch_all(&mut *tx)
+            .await
+            .map_err(DbError::from)?;
+            tx.commit().await?;
+            let mut size = 0;
+            let within = |envelope: &[u8], size: &mut usize| {
+                let first = *size == 0;
+                *size += envelope.len() + 1;
+                first || *size <= PAGE_BYTES
+            };
+            let events = rows
+                .into_iter()
+                .take_while(|(.., envelope)| within(envelope, &mut size))
+                .map(|(seq, event_id, subject, envelope)| OutboxEvent {
+                    producer_seq: seq as u64,
+                    event_id: event_id.to_string(),
+                    subject,
+                    envelope,
+                })
+                .collect();
+            return Ok(ReadOutboxResponse { events, assigned: assigned as u64, published: published as u64 });
+        }
+        Err(Failure::not_found("outbox of producer", producer))
     }
 }
 
@@ -51,5 +112,9 @@ impl PlatformService for Platform {
         }
         let version = env!("CARGO_PKG_VERSION").to_owned();
         Ok(Response::new(GetStatusResponse { version, deployment: self.deployment.clone(), engines }))
+    }
+
+    async fn read_outbox(&self, request: Request<ReadOutboxRequest>) -> Result<Response<ReadOutboxResponse>, Status> {
+        Ok(Response::new(self.page_of(request.get_ref()).await?))
     }
 }

@@ -70,6 +70,36 @@ impl Ranges {
         self.0.iter().map(|&(low, high)| high - low + 1).sum()
     }
 
+    /// Those of its numbers that are not in `other`.
+    #[must_use]
+    pub fn without(&self, other: &Self) -> Self {
+        let mut left = Vec::new();
+        let mut others = other.0.iter().peekable();
+        for &(low, high) in &self.0 {
+            let mut next = low;
+            while others.next_if(|(_, last)| *last < next).is_some() {}
+            // One that reaches beyond this range may take from the next one too.
+            let mut here = others.clone();
+            while let Some(&(from, to)) = here.next_if(|(from, _)| *from <= high) {
+                if from > next {
+                    left.push((next, from - 1));
+                }
+                next = next.max(to.saturating_add(1));
+            }
+            if next <= high {
+                left.push((next, high));
+            }
+        }
+        Self(left)
+    }
+
+    /// Those of its numbers that are `low` to `high`.
+    #[must_use]
+    pub fn within(&self, low: u64, high: u64) -> Self {
+        let cut = self.0.iter().map(|&(from, to)| (from.max(low), to.min(high)));
+        Self(cut.filter(|(from, to)| from <= to).collect())
+    }
+
     /// The ranges, lowest first.
     pub fn iter(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         self.0.iter().copied()
@@ -98,6 +128,25 @@ mod tests {
                     prop_assert_eq!(ranges.contains(n), model.contains(&n));
                 }
             }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn is_taken_away_from_and_cut_as_a_set(
+            ours in prop::collection::btree_set(1u64..40, 0..40),
+            theirs in prop::collection::btree_set(1u64..40, 0..40),
+            bounds in (0u64..45, 0u64..45),
+        ) {
+            let of = |numbers: &mut dyn Iterator<Item = u64>| {
+                let mut ranges = Ranges::default();
+                numbers.for_each(|n| drop(ranges.insert(n)));
+                ranges
+            };
+            let (a, b) = (of(&mut ours.iter().copied()), of(&mut theirs.iter().copied()));
+            prop_assert_eq!(a.without(&b), of(&mut ours.difference(&theirs).copied()));
+            let inside = |n: &u64| (bounds.0..=bounds.1).contains(n);
+            prop_assert_eq!(a.within(bounds.0, bounds.1), of(&mut ours.iter().copied().filter(inside)));
         }
     }
 

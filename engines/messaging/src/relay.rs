@@ -1,5 +1,8 @@
 //! The relay: publishes an engine's outbox to JetStream in the order of commits, and drops rows once
 //! the audit ledger has them.
+//!
+//! It notices where the broker forgot what it had acknowledged, and keeps its events until the stream was made anew; then
+//! it publishes again what the ledger has not confirmed.
 
 use std::time::Duration;
 
@@ -11,14 +14,18 @@ use deltran_runtime::lease::Epoch;
 use deltran_runtime::{DbError, EngineContext};
 use futures::StreamExt;
 use futures::stream::FuturesOrdered;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::{Broker, BrokerError};
 use crate::outbox::Outbox;
+use crate::stored::{self, StreamState};
 
 /// Looks for rows that another process wrote, where no signal arrives.
 const POLL: Duration = Duration::from_millis(500);
 const CONFIRM_EVERY: Duration = Duration::from_secs(1);
+/// Looks whether the stream is still the one that it was. Whoever makes one anew waits longer than this first.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Time for the last round of publishing after shutdown was asked for.
 const LAST_MOMENT: Duration = Duration::from_secs(4);
 /// Confirmed rows deleted by one statement.
@@ -31,6 +38,18 @@ enum RelayError {
     Db(#[from] DbError),
     #[error(transparent)]
     Broker(#[from] BrokerError),
+    #[error("stream {0}: its events wait until it is refilled from the audit ledger")]
+    Stream(String),
+}
+
+/// What was published, and to what.
+#[derive(sqlx::FromRow)]
+struct Marks {
+    assigned: i64,
+    published: i64,
+    stream_created: String,
+    acknowledged: i64,
+    repeated: bool,
 }
 
 /// The relay of one engine.
@@ -68,10 +87,11 @@ impl Relay {
 
     async fn publish_until(&self, epoch: &Epoch, term: &CancellationToken) {
         let mut failures = 0u32;
+        let mut looked = None;
         loop {
             let last_round = term.is_cancelled();
             let round = tokio::select! {
-                round = self.publish_all(epoch) => round,
+                round = self.publish_all(epoch, &mut looked) => round,
                 () = late(term) => return,
             };
             match round {
@@ -85,8 +105,13 @@ impl Relay {
                     return term.cancel();
                 }
                 Err(error) => {
+                    // Whatever it was: look before anything else is published.
+                    looked = None;
                     failures += 1;
                     self.failed(&error, failures);
+                    if let RelayError::Stream(_) = error {
+                        failures = failures.min(2);
+                    }
                 }
             }
             if last_round {
@@ -110,6 +135,7 @@ impl Relay {
         let label = match error {
             RelayError::Db(_) => "database",
             RelayError::Broker(_) => "broker",
+            RelayError::Stream(_) => "stream",
         };
         self.context.metrics.publish_failures.with_label_values(&[self.context.engine, label]).inc();
         self.alert(true);
@@ -120,30 +146,113 @@ impl Relay {
 
     /// Publishes everything that is committed and not yet acknowledged by the broker. The next rows are
     /// read while the acknowledgements of the last ones are under way.
-    async fn publish_all(&self, epoch: &Epoch) -> Result<(), RelayError> {
-        let (assigned, published): (i64, i64) =
-            sqlx::query_as("SELECT c.assigned, m.published FROM outbox_counter c, outbox_mark m")
-                .fetch_one(self.context.db.pool())
-                .await
-                .map_err(DbError::from)?;
-        self.gauge(assigned, published);
-        if assigned <= published {
+    async fn publish_all(&self, epoch: &Epoch, looked: &mut Option<Instant>) -> Result<(), RelayError> {
+        let mut marks = self.marks().await?;
+        self.gauge(marks.assigned, marks.published);
+        let due = |looked: &Option<Instant>| looked.is_none_or(|at| at.elapsed() >= LOOK_EVERY);
+        if marks.assigned <= marks.published && !due(looked) {
             return Ok(());
         }
         if !self.broker.is_connected() {
+            if marks.assigned <= marks.published {
+                return Ok(());
+            }
             // Else the connection would keep what is sent and send it twice when it is back.
             return Err(BrokerError::new("not connected").into());
         }
         let window = self.context.config.messaging.publish_window as i64;
-        let mut rows = self.read(published, window).await?;
-        while let Some(last) = rows.last().map(|row| row.0) {
-            let acks = self.send(rows).await?;
-            let (next, acknowledged) = tokio::join!(self.read(last, window), acknowledged(acks));
-            acknowledged?;
-            self.mark(epoch, last).await?;
-            rows = next?;
+        loop {
+            if due(looked) {
+                marks = self.look(epoch, marks).await?;
+                *looked = Some(Instant::now());
+            }
+            let mut rows = self.read(marks.published, window).await?;
+            while let Some(last) = rows.last().map(|row| row.0) {
+                let acks = self.send(rows).await?;
+                let (next, acknowledged) = tokio::join!(self.read(last, window), acknowledged(acks));
+                let Acknowledged { highest, lowest } = acknowledged?;
+                if lowest.is_some_and(|lowest| lowest <= marks.acknowledged as u64) {
+                    return Err(self.repeated(epoch, lowest.unwrap_or_default(), marks.acknowledged).await?);
+                }
+                marks.acknowledged = marks.acknowledged.max(i64::try_from(highest).unwrap_or(i64::MAX));
+                marks.published = last;
+                self.mark(epoch, last, marks.acknowledged).await?;
+                rows = next?;
+                if due(looked) {
+                    break;
+                }
+            }
+            if rows.is_empty() {
+                return Ok(());
+            }
         }
-        Ok(())
+    }
+
+    async fn marks(&self) -> Result<Marks, DbError> {
+        Ok(sqlx::query_as(
+            "SELECT c.assigned, m.published, m.stream_created, m.acknowledged, m.repeated
+             FROM outbox_counter c, outbox_mark m",
+        )
+        .fetch_one(self.context.db.pool())
+        .await?)
+    }
+
+    /// Whether the stream still has what it acknowledged. One that was made anew above that is taken for the next, and
+    /// what the ledger has not confirmed is published to it once more.
+    async fn look(&self, epoch: &Epoch, marks: Marks) -> Result<Marks, RelayError> {
+        let name = self.outbox.domain().stream();
+        let stop = |why: String| Err(RelayError::Stream(format!("{name} {why}")));
+        let Some(state) = stored::state(&self.broker, name).await? else { return stop("is not there".into()) };
+        if state.mark.is_some() {
+            return stop("is being made anew".into());
+        }
+        let acknowledged = marks.acknowledged as u64;
+        if marks.stream_created == state.created {
+            if marks.repeated {
+                return stop("gave out a sequence twice".into());
+            }
+            if state.last_sequence < acknowledged {
+                return stop(format!("ends at {}, {acknowledged} was acknowledged", state.last_sequence));
+            }
+            return Ok(marks);
+        }
+        if !marks.stream_created.is_empty() && state.begins_at <= acknowledged {
+            return stop(format!("was made anew at {}, {acknowledged} was acknowledged before", state.begins_at));
+        }
+        self.adopt(epoch, &marks, &state).await
+    }
+
+    async fn adopt(&self, epoch: &Epoch, marks: &Marks, state: &StreamState) -> Result<Marks, RelayError> {
+        let anew = !marks.stream_created.is_empty();
+        let mut tx = self.context.db.begin().await?;
+        epoch.check(&mut tx).await?;
+        sqlx::query(
+            "UPDATE outbox_mark SET stream_created = $1, repeated = false,
+                 published = CASE WHEN $2 THEN LEAST(published, confirmed) ELSE published END",
+        )
+        .bind(&state.created)
+        .bind(anew)
+        .execute(&mut *tx)
+        .await
+        .map_err(DbError::from)?;
+        tx.commit().await?;
+        let marks = self.marks().await?;
+        if anew {
+            self.outbox.progress().back_to(marks.published as u64);
+            let (stream, from) = (self.outbox.domain().stream(), marks.published);
+            tracing::warn!(engine = self.context.engine, stream, from, "the stream was made anew: publishing again");
+        }
+        Ok(marks)
+    }
+
+    /// Notes that the broker gave out a sequence that it had given out before.
+    async fn repeated(&self, epoch: &Epoch, sequence: u64, acknowledged: i64) -> Result<RelayError, DbError> {
+        let mut tx = self.context.db.begin().await?;
+        epoch.check(&mut tx).await?;
+        sqlx::query("UPDATE outbox_mark SET repeated = true").execute(&mut *tx).await?;
+        tx.commit().await?;
+        let name = self.outbox.domain().stream();
+        Ok(RelayError::Stream(format!("{name} gave out {sequence}, {acknowledged} was acknowledged before")))
     }
 
     async fn read(&self, after: i64, window: i64) -> Result<Vec<OutboxRow>, DbError> {
@@ -173,13 +282,16 @@ impl Relay {
         Ok(acks)
     }
 
-    async fn mark(&self, epoch: &Epoch, published: i64) -> Result<(), DbError> {
+    async fn mark(&self, epoch: &Epoch, published: i64, acknowledged: i64) -> Result<(), DbError> {
         let mut tx = self.context.db.begin().await?;
         epoch.check(&mut tx).await?;
-        sqlx::query("UPDATE outbox_mark SET published = GREATEST(published, $1)")
-            .bind(published)
-            .execute(&mut *tx)
-            .await?;
+        sqlx::query(
+            "UPDATE outbox_mark SET published = GREATEST(published, $1), acknowledged = GREATEST(acknowledged, $2)",
+        )
+        .bind(published)
+        .bind(acknowledged)
+        .execute(&mut *tx)
+        .await?;
         tx.commit().await?;
         self.outbox.progress().published(published as u64);
         self.context.metrics.outbox_published.with_label_values(&[self.context.engine]).set(published);
@@ -266,10 +378,22 @@ async fn late(term: &CancellationToken) {
 
 type PublishAckFutureIntoFuture = <PublishAckFuture as IntoFuture>::IntoFuture;
 
+/// Sequences of what was stored, and not stored before.
+#[derive(Default)]
+struct Acknowledged {
+    highest: u64,
+    lowest: Option<u64>,
+}
+
 /// Waits for every acknowledgement; a duplicate is as good as the first.
-async fn acknowledged(mut acks: FuturesOrdered<PublishAckFutureIntoFuture>) -> Result<(), BrokerError> {
+async fn acknowledged(mut acks: FuturesOrdered<PublishAckFutureIntoFuture>) -> Result<Acknowledged, BrokerError> {
+    let mut all = Acknowledged::default();
     while let Some(ack) = acks.next().await {
-        ack.map_err(BrokerError::new)?;
+        let ack = ack.map_err(BrokerError::new)?;
+        if !ack.duplicate {
+            all.highest = all.highest.max(ack.sequence);
+            all.lowest = Some(all.lowest.map_or(ack.sequence, |lowest| lowest.min(ack.sequence)));
+        }
     }
-    Ok(())
+    Ok(all)
 }

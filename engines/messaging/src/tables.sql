@@ -28,6 +28,12 @@ CREATE TABLE IF NOT EXISTS outbox_mark (
 ) WITH (fillfactor = 50);
 INSERT INTO outbox_mark DEFAULT VALUES ON CONFLICT DO NOTHING;
 
+-- The stream that the relay publishes to: when the broker created it, in its own words (none before the first look), the
+-- highest sequence that it acknowledged, and whether it gave out a sequence twice.
+ALTER TABLE outbox_mark ADD COLUMN IF NOT EXISTS stream_created text NOT NULL DEFAULT '';
+ALTER TABLE outbox_mark ADD COLUMN IF NOT EXISTS acknowledged bigint NOT NULL DEFAULT 0 CHECK (acknowledged >= 0);
+ALTER TABLE outbox_mark ADD COLUMN IF NOT EXISTS repeated boolean NOT NULL DEFAULT false;
+
 -- What each consumer has received, per producer: sorted, disjoint ranges as [low, high] pairs in one
 -- array. This alone decides what is a duplicate.
 CREATE TABLE IF NOT EXISTS received (

@@ -73,6 +73,8 @@ metrics! {
     alerts: IntGaugeVec = "deltran_alert" ["alert"];
     /// Leaves in the audit ledger.
     audit_leaves: IntGaugeVec = "deltran_audit_leaves" ["validity"];
+    /// Streams that the broker forgot and that were made anew.
+    streams_mended: IntCounterVec = "deltran_streams_mended_total" ["stream"];
     /// Windows by state.
     windows: IntGaugeVec = "deltran_windows" ["state"];
     /// Attempts to deliver a webhook, by how they ended: ok, or the word of the attempt.

@@ -121,6 +121,7 @@ pub static RIGHTS: &[(&str, &str, &[Role])] = &[
     ("deltran.audit.v1.DeadLetterService", "ReplayDeadLetter", &[Operator]),
     ("deltran.audit.v1.DeadLetterService", "DropDeadLetter", &[Operator]),
     ("deltran.platform.v1.PlatformService", "GetStatus", &[Operator, Auditor, Engine]),
+    ("deltran.platform.v1.PlatformService", "ReadOutbox", &[Engine]),
 ];
 
 /// Services that tell nothing about anyone and are open to all: health and reflection.

@@ -91,6 +91,16 @@ pub struct Snapshot {
     pub streams: BTreeMap<String, Ranges>,
     /// Where the leaves in the database begin.
     pub cut: Cut,
+    /// Of that, sequences at which a stream is known to have nothing any more.
+    pub holes: BTreeMap<String, Ranges>,
+}
+
+impl Snapshot {
+    /// What a stream is expected to hold, as far as its own retention lets it.
+    pub fn expected(&self, stream: &str) -> Ranges {
+        let received = self.streams.get(stream).cloned().unwrap_or_default();
+        self.holes.get(stream).map_or_else(|| received.clone(), |holes| received.without(holes))
+    }
 }
 
 /// Whether every leaf is as an append left it.
@@ -265,16 +275,15 @@ pub fn producers_check(producers: &[Producer], silent: &[String]) -> Check {
 }
 
 /// How many sequences within what a stream holds were received.
-pub fn received_of(held: Held, received: Option<&Ranges>) -> u64 {
+pub fn received_of(held: Held, received: &Ranges) -> u64 {
     if held.messages == 0 {
         return 0;
     }
-    let overlap = |(low, high): (u64, u64)| (high.min(held.last) + 1).saturating_sub(low.max(held.first));
-    received.map_or(0, |ranges| ranges.iter().map(overlap).sum())
+    received.within(held.first, held.last).count()
 }
 
-/// A stream against what was received of it; `held` is what the broker says, or why it says nothing.
-pub fn stream(name: &str, held: &Result<Held, String>, received: Option<&Ranges>) -> Stream {
+/// A stream against what was received of it and not lost since; `held` is what the broker says, or why it says nothing.
+pub fn stream(name: &str, held: &Result<Held, String>, received: &Ranges) -> Stream {
     match held {
         Err(why) => {
             Stream { name: name.into(), messages: 0, last_sequence: 0, recorded: 0, ok: false, detail: why.clone() }
@@ -355,7 +364,7 @@ mod tests {
     #[test]
     fn streams_must_be_received_whole() {
         let held = |messages, first, last| Ok(Held { messages, first, last });
-        let ok = |held: &Result<Held, String>, received: &[i64]| stream("RISK", held, Some(&ranges(received))).ok;
+        let ok = |held: &Result<Held, String>, received: &[i64]| stream("RISK", held, &ranges(received)).ok;
         assert!(ok(&held(10, 1, 10), &[1, 10]) && ok(&held(3, 8, 10), &[1, 12]) && ok(&held(0, 11, 10), &[1, 10]));
         assert!(ok(&held(0, 0, 0), &[]));
         assert!(!ok(&held(10, 1, 10), &[1, 9]) && !ok(&held(10, 1, 10), &[2, 11]) && !ok(&held(9, 1, 10), &[1, 10]));

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use deltran_api::audit::v1 as pb;
 use deltran_api::audit::v1::audit_service_server::AuditService;
 use deltran_kernel::{EventId, ParticipantId};
-use deltran_messaging::{Broker, Door};
+use deltran_messaging::Door;
 use deltran_runtime::{Caller, EngineContext, Failure, FailureKind, wire};
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
@@ -20,6 +20,7 @@ use crate::checkpoints::Publisher;
 use crate::config::Settings;
 use crate::domain::check::StoredLeaf;
 use crate::history::History;
+use crate::reconcile::Reconciler;
 use crate::store::{Cuts, Filter, Ledger};
 use crate::verify::Verifier;
 
@@ -29,6 +30,8 @@ const RANGE: i64 = 500;
 const AHEAD: usize = 64;
 /// Verifications at once.
 const VERIFICATIONS: usize = 2;
+/// Differences that a comparison lists at most; the others are counted.
+const MOST_LISTED: u32 = 100_000;
 
 /// The service.
 pub struct Audit {
@@ -41,26 +44,26 @@ pub struct Audit {
     proofs: Proofs,
     exports: Exports,
     holds: Holds,
+    reconciler: Reconciler,
 }
 
 impl Audit {
-    /// The service; `appended` is told when leaves come in this process. Older proofs come out of the archive.
+    /// The service. Older proofs come out of the archive.
     pub fn new(
         context: EngineContext,
-        broker: Broker,
         door: Door,
-        appended: Arc<Notify>,
+        verifier: Verifier,
         publisher: Publisher,
+        reconciler: Reconciler,
         (settings, archive): (&Settings, Option<Archive>),
     ) -> Self {
         let (ledger, cuts) = (Ledger::new(context.db.clone()), Cuts::new(context.db.clone()));
         let holds = Holds::new(context.clone(), door.clone(), settings.clone());
-        let verifier = Verifier::new(context.clone(), broker, publisher.notary().clone(), appended);
         let history = History::new(context.db.clone(), archive);
         let exports = Exports::new(context.clone(), door.clone(), publisher.clone(), history.clone());
         let proofs = Proofs::new(context.clone(), door.clone(), publisher, history);
         let verifications = Arc::new(Semaphore::new(VERIFICATIONS));
-        Self { context, door, ledger, cuts, verifier, verifications, proofs, exports, holds }
+        Self { context, door, ledger, cuts, verifier, verifications, proofs, exports, holds, reconciler }
     }
 
     async fn list(&self, request: Request<pb::ListEventsRequest>) -> Result<pb::ListEventsResponse, Failure> {
@@ -141,6 +144,40 @@ impl Audit {
                 let leaves = report.leaves;
                 pb::VerifyResponse { checked: leaves, total: leaves, report: Some(report) }
             });
+            // Where the caller went away, nobody is left to be told.
+            let _nobody = sender.send(last).await;
+        });
+        Ok(ReceiverStream::new(receiver))
+    }
+
+    async fn start_reconciliation(
+        &self,
+        request: Request<pb::ReconcileRequest>,
+    ) -> Result<ReceiverStream<Result<pb::ReconcileResponse, Status>>, Failure> {
+        let caller = Caller::of(&request)?;
+        let pb::ReconcileRequest { repair, limit } = request.into_inner();
+        if limit > MOST_LISTED {
+            return Err(Failure::malformed("limit", format!("{limit} is too large: at most {MOST_LISTED} are listed")));
+        }
+        let turn = self
+            .reconciler
+            .turn
+            .clone()
+            .try_acquire_owned()
+            .map_err(|_| Failure::overloaded("a comparison runs already: try again when it has ended"))?;
+        note_access(&self.context, &self.door, &caller, format!("Reconcile repair={repair} limit={limit}")).await?;
+        let (sender, receiver) = mpsc::channel(AHEAD);
+        let (reconciler, closing) = (self.reconciler.clone(), self.context.closing.clone());
+        tokio::spawn(async move {
+            let _turn = turn;
+            let outcome = tokio::select! {
+                outcome = reconciler.run(repair, limit, &caller.user, Some(&sender)) => outcome,
+                () = sender.closed() => return,
+                () = closing.cancelled() => Err(Failure::unavailable("the process stops: reconcile again")),
+            };
+            let last = outcome
+                .map_err(Status::from)
+                .map(|summary| pb::ReconcileResponse { part: Some(pb::reconcile_response::Part::Summary(summary)) });
             // Where the caller went away, nobody is left to be told.
             let _nobody = sender.send(last).await;
         });
@@ -351,9 +388,9 @@ impl AuditService for Audit {
 
     async fn reconcile(
         &self,
-        _request: Request<pb::ReconcileRequest>,
+        request: Request<pb::ReconcileRequest>,
     ) -> Result<Response<Self::ReconcileStream>, Status> {
-        Err(Failure::unimplemented("reconcile").into())
+        Ok(Response::new(self.start_reconciliation(request).await?))
     }
 
     async fn confirmed_through(

@@ -259,6 +259,8 @@ impl Ledger {
         let streams: Vec<(String, Vec<i64>)> =
             sqlx::query_as("SELECT stream, ranges FROM stream_received").fetch_all(&mut *tx).await?;
         let cut = Cuts::read(&mut tx).await?;
+        let holes: Vec<(String, Vec<i64>)> =
+            sqlx::query_as("SELECT stream, ranges FROM stream_hole").fetch_all(&mut *tx).await?;
         tx.commit().await?;
         let count = |n: i64| u64::try_from(n).map_err(DbError::corrupt);
         Ok(Snapshot {
@@ -269,6 +271,7 @@ impl Ledger {
             producers: to_ranges(producers)?,
             streams: to_ranges(streams)?,
             cut,
+            holes: to_ranges(holes)?,
         })
     }
 }

@@ -11,6 +11,7 @@ use super::audit_days::{self, DaysArgs};
 use super::audit_export::{self, ExportArgs};
 use super::audit_hold::{self, HoldArgs};
 use super::audit_proof::{self, CheckpointArgs, CheckpointsArgs, KeyArgs, ProveArgs, TilesArgs};
+use super::audit_reconcile::{self, ReconcileArgs};
 use super::audit_verify::{self, VerifyArgs};
 use super::{Caller, ClientArgs, Rows, Session, pages};
 use crate::output::{Output, json_of, say, sheet, shown, table, time};
@@ -20,6 +21,7 @@ use crate::problem::Problem;
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   deltran audit verify
+  deltran audit reconcile
   deltran audit events --type transaction.rejected --participant ALFAAEXX
   deltran audit show 17
   deltran audit checkpoint --out checkpoint
@@ -37,6 +39,8 @@ pub struct AuditArgs {
 enum Command {
     /// Checks the stored ledger, or the folder of an export; exit code 1 where something differs
     Verify(VerifyArgs),
+    /// Compares outboxes, streams and ledger event by event; exit code 1 where differences remain
+    Reconcile(ReconcileArgs),
     /// Lists events in the order of the ledger
     #[command(after_help = "Examples:
   deltran audit events --domain clearing --limit 20
@@ -84,19 +88,10 @@ enum Command {
     Key(KeyArgs),
     /// Writes a range for a regulator, as files that prove themselves
     Export(ExportArgs),
-    /// Not part of this release
-    #[command(hide = true)]
-    Reconcile(Rest),
     /// Legal holds: what they name stays in the database
     Hold(HoldArgs),
     /// Lists the days of the ledger: which are in the database, which in the archive, and why one stays
     Days(DaysArgs),
-}
-
-#[derive(Debug, Args)]
-struct Rest {
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    _rest: Vec<String>,
 }
 
 /// Runs the command.
@@ -104,9 +99,7 @@ struct Rest {
 /// # Errors
 /// What the platform answers, and a ledger that does not verify.
 pub async fn run(args: AuditArgs, client: ClientArgs, out: Output) -> Result<(), Problem> {
-    let absent = |what: &str| Err(Problem::not_in_this_release(&format!("`deltran audit {what}`")));
     let command = match args.command {
-        Command::Reconcile(_) => return absent("reconcile"),
         Command::Key(args) => return audit_proof::key(args, out),
         Command::Verify(args) => match &args.folder {
             Some(folder) => return audit_verify::verify_folder(folder, &args, out),
@@ -119,6 +112,7 @@ pub async fn run(args: AuditArgs, client: ClientArgs, out: Output) -> Result<(),
     match command {
         Command::Verify(args) => audit_verify::verify(&session, caller, args.database).await,
         Command::Export(args) => audit_export::export(&session, caller, args).await,
+        Command::Reconcile(args) => audit_reconcile::run(&session, caller, args).await,
         Command::Events { domain, event_type, participant, correlation, from, to, rows } => {
             let filter = ListEventsRequest {
                 page: None,
@@ -148,7 +142,7 @@ pub async fn run(args: AuditArgs, client: ClientArgs, out: Output) -> Result<(),
         Command::Tiles(args) => audit_proof::tiles(&session, caller, args).await,
         Command::Hold(args) => audit_hold::run(&session, caller, args).await,
         Command::Days(args) => audit_days::run(&session, caller, args).await,
-        Command::Key(_) | Command::Reconcile(_) => Ok(()),
+        Command::Key(_) => Ok(()),
     }
 }
 

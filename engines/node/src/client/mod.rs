@@ -7,6 +7,7 @@ pub mod audit_days;
 pub mod audit_export;
 pub mod audit_hold;
 pub mod audit_proof;
+pub mod audit_reconcile;
 mod audit_verify;
 pub mod breaker;
 pub mod case;

@@ -1,0 +1,192 @@
+//! Whether the broker forgot: what was known of a stream against what the broker says now.
+
+use deltran_kernel::Timestamp;
+use deltran_messaging::ranges::Ranges;
+use deltran_messaging::stored::Mark;
+
+use super::reconcile::{LeafHead, Retention, StreamSide};
+
+/// A stream that is made anew begins so far above the highest sequence that anybody knows: acknowledgements of the last
+/// moments may not have been told of yet.
+pub const ABOVE: u64 = 1_000_000;
+
+/// What was known of a stream at the last look.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Known {
+    /// When the broker created it, in its words.
+    pub created: String,
+    /// The highest sequence.
+    pub highest: u64,
+    /// Its first message and when that was stored, where it had any.
+    pub first: Option<(u64, Timestamp)>,
+}
+
+/// What the broker says now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Look {
+    /// When it was created.
+    pub created: String,
+    /// The sequence that it was created to begin with.
+    pub begins_at: u64,
+    /// Messages that it holds.
+    pub messages: u64,
+    /// The lowest sequence that it holds; one above the last where it holds none.
+    pub first: u64,
+    /// The last sequence that it gave out.
+    pub last: u64,
+    /// How long it keeps things.
+    pub retention: Retention,
+    /// Why relays keep their events, where they do.
+    pub mark: Option<Mark>,
+}
+
+/// What others know of a stream; all of it was asked for before the broker was.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Others {
+    /// The highest sequence that a relay had acknowledged, or that came to a consumer of this engine.
+    pub highest: u64,
+    /// Sequences at which nothing is any more, as is known.
+    pub holes: Ranges,
+    /// Whether a relay saw a sequence given out twice.
+    pub repeated: bool,
+}
+
+/// What is to be done about a stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is as it was, or further.
+    Well,
+    /// It is new to us, or was made anew in a way that nobody takes for the old one: from now on it counts.
+    Adopt,
+    /// It is being refilled: go on.
+    Resume,
+    /// The broker forgot.
+    Lost(String),
+}
+
+/// Judges one look. Nothing is known of a stream that was never there.
+pub fn judge(known: Option<&Known>, look: Option<&Look>, others: &Others, now: Timestamp) -> Verdict {
+    let highest = highest(known, others);
+    let Some(look) = look else {
+        return if known.is_some() || highest > 0 { Verdict::Lost("it was deleted".into()) } else { Verdict::Well };
+    };
+    match look.mark {
+        Some(Mark::Refilled) => return Verdict::Resume,
+        Some(Mark::Held) => return Verdict::Lost("it was about to be made anew".into()),
+        None => {}
+    }
+    if let Some(known) = known
+        && known.created != look.created
+    {
+        return if look.begins_at > highest {
+            Verdict::Adopt
+        } else {
+            Verdict::Lost(format!("it was made anew, to begin at {} where {highest} was known", look.begins_at.max(1)))
+        };
+    }
+    if look.last < highest {
+        return Verdict::Lost(format!("it was rolled back: it ends at {} where {highest} was known", look.last));
+    }
+    if others.repeated {
+        return Verdict::Lost("it was rolled back: a relay was given a sequence twice".into());
+    }
+    if let Some((first, stored_at)) = known.and_then(|known| known.first)
+        && look.first > first
+        && look.retention.keeps(stored_at, now)
+    {
+        return Verdict::Lost(format!("it was emptied: message {first} is gone before its time"));
+    }
+    // Sequences have no gap, and only the oldest messages are let go of.
+    let empty = (look.last + 1).saturating_sub(look.first.max(1)).saturating_sub(look.messages);
+    let lost = empty.saturating_sub(others.holes.within(look.first, look.last).count());
+    if lost > 0 {
+        return Verdict::Lost(format!("it was truncated: {lost} messages are gone before their time"));
+    }
+    if known.is_some() { Verdict::Well } else { Verdict::Adopt }
+}
+
+/// The highest sequence that anybody knows.
+pub fn highest(known: Option<&Known>, others: &Others) -> u64 {
+    known.map_or(0, |known| known.highest).max(others.highest)
+}
+
+/// Whether a leaf belongs into a stream that is refilled with the leaves of its own.
+pub fn refills(leaf: &LeafHead, stream: &str, side: &StreamSide, now: Timestamp) -> bool {
+    leaf.valid
+        && leaf.event_id.is_some()
+        && leaf.origin.0 == stream
+        && side.retention.is_some_and(|retention| retention.keeps(leaf.earliest, now))
+        && !side.held.has(leaf)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: i64 = 86_400_000_000;
+    const NOW: Timestamp = Timestamp::from_micros(100 * DAY);
+
+    fn known() -> Known {
+        Known { created: "a".into(), highest: 9, first: Some((3, Timestamp::from_micros(99 * DAY))) }
+    }
+
+    fn look() -> Look {
+        let retention = Retention { max_age: Some(7 * DAY), evicts: false };
+        Look { created: "a".into(), begins_at: 0, messages: 8, first: 3, last: 10, retention, mark: None }
+    }
+
+    fn others() -> Others {
+        Others { highest: 10, holes: Ranges::default(), repeated: false }
+    }
+
+    fn word(verdict: &Verdict) -> &str {
+        match verdict {
+            Verdict::Well => "well",
+            Verdict::Adopt => "adopt",
+            Verdict::Resume => "resume",
+            Verdict::Lost(why) => why.split(':').next().unwrap().split(',').next().unwrap(),
+        }
+    }
+
+    #[test]
+    fn every_way_to_forget_is_told_from_going_on() {
+        let old = Known { first: Some((3, Timestamp::from_micros(90 * DAY))), ..known() };
+        let hole = Others { holes: Ranges::from_pairs(&[5, 5]).unwrap(), ..others() };
+        let rows: [(Option<Known>, Option<Look>, Others, &str); 18] = [
+            (Some(known()), Some(look()), others(), "well"),
+            (Some(known()), Some(Look { last: 30, messages: 28, ..look() }), others(), "well"),
+            (None, Some(look()), others(), "adopt"),
+            (None, None, Others::default(), "well"),
+            (None, None, others(), "it was deleted"),
+            (None, Some(Look { messages: 0, first: 0, last: 0, ..look() }), Others::default(), "adopt"),
+            (Some(known()), None, others(), "it was deleted"),
+            (Some(known()), Some(Look { created: "b".into(), ..look() }), others(), "it was made anew"),
+            (Some(known()), Some(Look { created: "b".into(), begins_at: 11, first: 11, ..look() }), others(), "adopt"),
+            (
+                Some(known()),
+                Some(Look { created: "b".into(), mark: Some(Mark::Refilled), ..look() }),
+                others(),
+                "resume",
+            ),
+            (Some(known()), Some(Look { mark: Some(Mark::Held), ..look() }), others(), "it was about to be made anew"),
+            (Some(known()), Some(Look { last: 9, ..look() }), others(), "it was rolled back"),
+            (None, Some(Look { last: 9, ..look() }), others(), "it was rolled back"),
+            (Some(known()), Some(look()), Others { repeated: true, ..others() }, "it was rolled back"),
+            (Some(known()), Some(Look { messages: 0, first: 11, ..look() }), others(), "it was emptied"),
+            (Some(old), Some(Look { messages: 0, first: 11, ..look() }), others(), "well"),
+            (Some(known()), Some(Look { messages: 7, ..look() }), others(), "it was truncated"),
+            (Some(known()), Some(Look { messages: 7, ..look() }), hole, "well"),
+        ];
+        for (known, look, others, expected) in rows {
+            let verdict = judge(known.as_ref(), look.as_ref(), &others, NOW);
+            assert_eq!(word(&verdict), expected, "{known:?} {look:?} {others:?}");
+        }
+    }
+
+    #[test]
+    fn the_highest_is_what_anybody_knows() {
+        assert_eq!(highest(Some(&known()), &Others::default()), 9);
+        assert_eq!(highest(Some(&known()), &others()), 10);
+        assert_eq!(highest(None, &Others { highest: 12, ..others() }), 12);
+    }
+}
