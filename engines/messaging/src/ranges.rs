@@ -140,7 +140,9 @@ mod tests {
         ) {
             let of = |numbers: &mut dyn Iterator<Item = u64>| {
                 let mut ranges = Ranges::default();
-                numbers.for_each(|n| drop(ranges.insert(n)));
+                for n in numbers {
+                    ranges.insert(n);
+                }
                 ranges
             };
             let (a, b) = (of(&mut ours.iter().copied()), of(&mut theirs.iter().copied()));

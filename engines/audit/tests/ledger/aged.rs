@@ -13,8 +13,10 @@ use deltran_audit::domain::checkpoint::Checkpoint;
 use deltran_audit::domain::note::{Kind, Signer};
 use deltran_audit::domain::retention::Archived;
 use deltran_audit::grpc::Audit;
+use deltran_audit::reconcile::Reconciler;
 use deltran_audit::retention::{Oldest, Retention};
 use deltran_audit::store::{Archives, ClosedDay, Cuts, Days, Detaching, Tree, day_name};
+use deltran_audit::verify::Verifier;
 use deltran_events::data::audit::AccessGranted;
 use deltran_events::{Context, Domain, Event, Stamp};
 use deltran_kernel::{Clock, EventId, IdSource, SeededIds, Timestamp};
@@ -199,14 +201,11 @@ impl Aged {
 
     async fn service_with(&self, archive: Option<Archive>) -> Audit {
         let broker = Broker::connect("nats://127.0.0.1:1", "test").await.unwrap();
-        Audit::new(
-            self.place.context.clone(),
-            broker,
-            self.door.clone(),
-            Arc::new(Notify::new()),
-            self.publisher.clone(),
-            (&self.settings, archive),
-        )
+        let (context, door, appended) = (self.place.context.clone(), self.door.clone(), Arc::new(Notify::new()));
+        let notary = self.publisher.notary().clone();
+        let verifier = Verifier::new(context.clone(), broker.clone(), notary, appended.clone());
+        let reconciler = Reconciler::new(context.clone(), broker, door.clone(), appended);
+        Audit::new(context, door, verifier, self.publisher.clone(), reconciler, (&self.settings, archive))
     }
 
     /// Types of the events that were published, in order.
