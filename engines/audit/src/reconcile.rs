@@ -127,7 +127,8 @@ impl Reconciler {
             absent: Absent::new(),
             recorded: Recorded { numbers: snapshot.producers, online_since },
             sides: BTreeMap::new(),
-            standing: BTreeMap::new(),
+            // What left the database with its day stood in the ledger as well.
+            standing: snapshot.cut.producers,
             holes: BTreeMap::new(),
             received: snapshot.streams,
             since: Streams::new(self.context.db.clone()).since().await?,
@@ -140,8 +141,7 @@ impl Reconciler {
         for (name, state) in streams.iter().filter(|(name, _)| **name != AUDIT).chain(streams.get_key_value(AUDIT)) {
             run.stream(name, state.as_ref()).await?;
         }
-        let first = snapshot.bounds.map_or(0, |(first, _)| first.max(0) as u64);
-        run.leaves(first, before, snapshot.size).await?;
+        run.leaves(snapshot.cut.leaf, before, snapshot.size).await?;
         for (producer, said) in &said {
             run.outbox(producer, said).await?;
         }
@@ -265,7 +265,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Every leaf against the streams; those before `before` were in them when they were looked at.
+    /// Every leaf from `first` on against the streams; those before `before` were in them when they were looked at.
     async fn leaves(&mut self, first: u64, before: u64, size: u64) -> Result<(), Failure> {
         let now = self.by.context.clock.now();
         let mut from = first;
@@ -355,10 +355,9 @@ impl Run<'_> {
 
     /// Every number that a producer gave out stands somewhere, and every one that stands was given out.
     async fn numbers(&mut self, said: &BTreeMap<String, Said>, later: &BTreeMap<String, Said>) -> Result<(), Failure> {
-        let whole = self.recorded.online_since.is_none();
         for (producer, before) in said {
             let (stand, absent) = (self.standing.get(producer), self.absent.get(producer));
-            let mut ranges: Vec<(Kind, u64, u64, &str)> = nowhere(before.assigned, stand, absent, whole)
+            let mut ranges: Vec<(Kind, u64, u64, &str)> = nowhere(before.assigned, stand, absent)
                 .into_iter()
                 .map(|(low, high)| (Kind::MissingInLedger, low, high, "neither its outbox nor a stream has it"))
                 .collect();

@@ -419,14 +419,12 @@ pub fn outbox_row(
     }
 }
 
-/// The numbers 1 … `assigned` of a producer that are neither in `standing`, nor told of in `absent`, as ranges. Numbers
-/// before the first that stands are left out where `whole` is false, because their leaves need not be online.
-pub fn nowhere(assigned: u64, standing: Option<&Ranges>, absent: Option<&Ranges>, whole: bool) -> Vec<(u64, u64)> {
+/// The numbers 1 … `assigned` of a producer that are neither in `standing`, nor told of in `absent`, as ranges.
+pub fn nowhere(assigned: u64, standing: Option<&Ranges>, absent: Option<&Ranges>) -> Vec<(u64, u64)> {
     let mut known: Vec<(u64, u64)> =
         standing.into_iter().chain(absent).flat_map(|ranges| ranges.iter().collect::<Vec<_>>()).collect();
     known.sort_unstable();
-    let begin = standing.and_then(|ranges| ranges.iter().next()).map_or(1, |(low, _)| low);
-    let mut next = if whole { 1 } else { begin };
+    let mut next = 1;
     let mut gaps = Vec::new();
     for (low, high) in known {
         if low > next {

@@ -199,22 +199,21 @@ fn retention_lets_go_by_age_and_for_room() {
 #[test]
 fn numbers_that_are_nowhere_are_ranges() {
     let ranges = |pairs: &[i64]| Ranges::from_pairs(pairs).unwrap();
-    type Row<'a> = (u64, &'a [i64], &'a [i64], bool, &'a [(u64, u64)]);
-    let rows: [Row<'_>; 8] = [
-        (9, &[1, 9], &[], true, &[]),
-        (9, &[1, 12], &[], true, &[]),
-        (9, &[1, 4, 6, 9], &[], true, &[(5, 5)]),
-        (9, &[1, 4, 6, 9], &[5, 5], true, &[]),
-        (9, &[3, 7], &[], true, &[(1, 2), (8, 9)]),
-        (9, &[3, 7], &[], false, &[(8, 9)]),
-        (9, &[], &[], true, &[(1, 9)]),
-        (0, &[], &[], true, &[]),
+    type Row<'a> = (u64, &'a [i64], &'a [i64], &'a [(u64, u64)]);
+    let rows: [Row<'_>; 7] = [
+        (9, &[1, 9], &[], &[]),
+        (9, &[1, 12], &[], &[]),
+        (9, &[1, 4, 6, 9], &[], &[(5, 5)]),
+        (9, &[1, 4, 6, 9], &[5, 5], &[]),
+        (9, &[3, 7], &[], &[(1, 2), (8, 9)]),
+        (9, &[], &[], &[(1, 9)]),
+        (0, &[], &[], &[]),
     ];
-    for (assigned, standing, absent, whole, expected) in rows {
-        let found = nowhere(assigned, Some(&ranges(standing)), Some(&ranges(absent)), whole);
-        assert_eq!(found, expected, "{assigned} {standing:?} {absent:?} {whole}");
+    for (assigned, standing, absent, expected) in rows {
+        let found = nowhere(assigned, Some(&ranges(standing)), Some(&ranges(absent)));
+        assert_eq!(found, expected, "{assigned} {standing:?} {absent:?}");
     }
-    assert_eq!(nowhere(2, None, None, true), [(1, 2)]);
+    assert_eq!(nowhere(2, None, None), [(1, 2)]);
 }
 
 #[test]
