@@ -11,6 +11,7 @@ mod delivery;
 pub mod door;
 pub mod outbox;
 pub mod platform;
+pub mod publish;
 pub mod ranges;
 pub mod relay;
 pub mod topology;

@@ -1,5 +1,6 @@
 //! `deltran`: the one program. It parses the command line, runs the command and exits with its code.
 
+mod bench;
 mod boot;
 mod cli;
 mod client;

@@ -150,7 +150,12 @@ fn texts(received: &BTreeMap<String, Ranges>) -> (Vec<&str>, Vec<String>) {
     received.iter().map(|(stream, ranges)| (stream.as_str(), text(ranges))).unzip()
 }
 
-async fn insert(tx: &mut PgConnection, first: i64, recorded_at: Timestamp, leaves: &[Placed]) -> Result<(), DbError> {
+pub(super) async fn insert(
+    tx: &mut PgConnection,
+    first: i64,
+    recorded_at: Timestamp,
+    leaves: &[Placed],
+) -> Result<(), DbError> {
     fn column<'a, T>(leaves: &'a [Placed], get: impl Fn(&'a Placed) -> T) -> Vec<T> {
         leaves.iter().map(get).collect()
     }

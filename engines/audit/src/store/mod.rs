@@ -5,6 +5,7 @@ mod checkpoints;
 mod days;
 mod instant;
 mod letters;
+pub mod planted;
 mod read;
 mod tree;
 
