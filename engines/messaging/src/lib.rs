@@ -7,6 +7,7 @@
 pub mod broker;
 pub mod consumer;
 pub mod dead_letter;
+pub mod decoder;
 mod delivery;
 pub mod door;
 pub mod outbox;
@@ -19,6 +20,7 @@ pub mod watch;
 
 pub use broker::{Broker, BrokerError};
 pub use consumer::{ApplyError, Consumer, Handler};
+pub use decoder::{Decoded, Decoder};
 pub use delivery::{Delivery, producer_of};
 pub use door::{Door, DoorTx};
 pub use outbox::{Outbox, Outgoing};

@@ -24,6 +24,10 @@ use clap::Parser;
 use cli::Cli;
 use problem::Problem;
 
+/// Batches are made in one thread and dropped in another, which the system's allocator is slow at.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let as_json = cli.json;

@@ -4,6 +4,7 @@ mod append;
 mod checkpoints;
 mod days;
 mod instant;
+mod leaves;
 mod letters;
 pub mod planted;
 mod read;

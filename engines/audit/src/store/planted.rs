@@ -7,8 +7,8 @@ use deltran_kernel::Timestamp;
 use deltran_messaging::producer_of;
 use deltran_runtime::{Db, DbError};
 
-use super::append::{ensure_partitions, insert};
-use super::tree;
+use super::append::ensure_partitions;
+use super::{leaves, tree};
 use crate::domain::sequence::Placed;
 use crate::domain::{Leaf, LeafHash};
 
@@ -50,7 +50,7 @@ pub async fn plant(db: &Db, size: u64, at: Timestamp, seedlings: &[Seedling]) ->
         let leaf = Leaf::of(&seedling.subject, &seedling.payload, &decoded, producer.as_ref());
         let origin = ("AUDIT".to_owned(), seedling.index + 1);
         let index = i64::try_from(seedling.index).map_err(DbError::corrupt)?;
-        insert(&mut tx, index, at, &[Placed { leaf, origin, key: None, conflict: false }]).await?;
+        leaves::insert(&mut tx, index, at, &[Placed { leaf, origin, key: None, conflict: false }]).await?;
     }
     sqlx::query("UPDATE log_head SET size = $1, recorded_at = $2")
         .bind(i64::try_from(size).map_err(DbError::corrupt)?)

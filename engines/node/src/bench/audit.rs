@@ -7,7 +7,6 @@ use clap::Args;
 use deltran_audit::domain::merkle::Frontier;
 use deltran_audit::domain::tile::Additions;
 use deltran_audit::domain::{LeafHash, leaf_hash};
-use deltran_audit::store::Ledger;
 use deltran_messaging::publish::publish;
 use serde_json::{Map, Value};
 use tokio::time::Instant;
@@ -111,12 +110,7 @@ fn merkle(args: &AuditBench, setting: &Setting, report: &mut Report) {
     report.add(Figure::cost("audit.merkle", "Merkle tree: hashing alone, one core", "µs/leaf", micros));
 }
 
-async fn appended(
-    args: &AuditBench,
-    setting: &Setting,
-    ground: &Ground,
-    report: &mut Report,
-) -> Result<(), Problem> {
+async fn appended(args: &AuditBench, setting: &Setting, ground: &Ground, report: &mut Report) -> Result<(), Problem> {
     let mut events = Events::new(setting.seed)?;
     let (mut rates, mut shares) = (Vec::new(), Map::new());
     let mut stored = 0u64;
@@ -158,16 +152,16 @@ async fn fill(ground: &Ground, events: &mut Events, count: usize) -> Result<usiz
 
 /// Leaves a second from the end of the warm-up on, and the processor time that one leaf costs each part.
 async fn timed(running: &Running, stored: u64, count: u32) -> Result<(f64, Map<String, Value>), Problem> {
-    let ledger = Ledger::new(running.databases[0].clone());
     let warm = stored - (f64::from(count) * (1.0 - WARM)) as u64;
-    let size = async |least: u64| {
-        let (size, _) = ledger.size().await.ok()?;
+    let size = |least: u64| {
+        let gauge = |label| running.metrics.audit_leaves.with_label_values(&[label]).get();
+        let size = u64::try_from(gauge("valid") + gauge("invalid")).unwrap_or_default();
         (size >= least).then(|| (size, Instant::now()))
     };
     let root = std::process::id();
-    let (from, started) = until("the first leaves", Duration::from_millis(5), async || size(warm).await).await?;
+    let (from, started) = until("the first leaves", Duration::from_millis(5), async || size(warm)).await?;
     let before = machine::processes(root);
-    let (to, ended) = until("the last leaves", Duration::from_millis(5), async || size(stored).await).await?;
+    let (to, ended) = until("the last leaves", Duration::from_millis(5), async || size(stored)).await?;
     let work = (to - from) as f64;
     let costs = machine::cost(&before, &machine::processes(root), work);
     let costs = match machine::costs_json(&costs) {

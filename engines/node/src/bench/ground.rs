@@ -9,6 +9,7 @@ use deltran_runtime::Db;
 use deltran_runtime::boot::Listeners;
 use deltran_runtime::config::Config;
 use deltran_runtime::embedded::{self, Embedded};
+use deltran_runtime::metrics::Metrics;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -101,10 +102,12 @@ impl Ground {
         servers: &Embedded,
         entries: &[&'static Entry],
     ) -> Result<(Config, Broker), Problem> {
-        let mut config = Config { deployment: "bench".to_owned(), ..Config::default() };
+        let mut config = Config::default();
+        config.deployment = "bench".to_owned();
         config.nats.url = servers.nats_url().to_owned();
         config.database.url = servers.database_url().to_owned();
-        let key: PathBuf = std::path::absolute(folder.join("audit.key")).map_err(|e| Problem::refused(e.to_string()))?;
+        let key: PathBuf =
+            std::path::absolute(folder.join("audit.key")).map_err(|e| Problem::refused(e.to_string()))?;
         new_key(&key, &config.deployment)?;
         config.set_where_unset(deltran_audit::NAME, "key_files", vec![key.display().to_string()]);
         let broker = boot::connect(&config.nats.url, "bench").await?;
@@ -128,7 +131,7 @@ impl Ground {
     /// Where they do not start.
     pub async fn run(&self, entries: &[&'static Entry]) -> Result<Running, Problem> {
         let assembled = boot::assemble(self.config.clone(), entries, &self.broker)?;
-        let databases = assembled.databases.clone();
+        let (databases, metrics) = (assembled.databases.clone(), assembled.shared.metrics.clone());
         let free = SocketAddr::from(([127, 0, 0, 1], 0));
         let listeners = Listeners::bind(free, free).await?;
         let grpc = listeners.grpc_address;
@@ -136,10 +139,12 @@ impl Ground {
         let (ready, waiting) = tokio::sync::oneshot::channel();
         let stopping = stop.clone().cancelled_owned();
         let served = tokio::spawn(async move {
-            let announce = move || drop(ready.send(()));
+            let announce = move || {
+                let _gone = ready.send(());
+            };
             boot::serve(assembled, listeners, announce, stopping).await
         });
-        let running = Running { databases, grpc: format!("http://{grpc}"), stop, served };
+        let running = Running { databases, grpc: format!("http://{grpc}"), metrics, stop, served };
         if waiting.await.is_ok() {
             return Ok(running);
         }
@@ -178,6 +183,8 @@ pub struct Running {
     pub databases: Vec<Db>,
     /// Their gRPC address.
     pub grpc: String,
+    /// Their metrics.
+    pub metrics: Metrics,
     stop: CancellationToken,
     served: JoinHandle<Result<(), Problem>>,
 }

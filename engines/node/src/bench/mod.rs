@@ -1,13 +1,22 @@
 //! `deltran bench`: what the platform does in a second on this machine, measured on real servers.
 
 mod audit;
+mod bulk;
 mod calibrate;
+mod check;
 mod figure;
+mod file;
 mod ground;
+mod ledger;
+mod load;
 mod machine;
+mod netting;
+mod platform;
 mod proofs;
 mod report;
+mod screening;
 mod stream;
+mod unary;
 
 use std::path::PathBuf;
 
@@ -15,7 +24,14 @@ use clap::{Args, Subcommand};
 use deltran_runtime::boot::stop_signal;
 
 use audit::{AuditBench, Setting};
+use bulk::BulkBench;
+use check::{AllBench, CheckBench};
+use file::FileBench;
+use ledger::LedgerBench;
+use netting::NettingBench;
 use report::Report;
+use screening::ScreeningBench;
+use unary::UnaryBench;
 
 use crate::output::Output;
 use crate::problem::Problem;
@@ -61,6 +77,28 @@ struct Common {
 #[derive(Debug, Subcommand)]
 enum Bench {
     Audit(AuditBench),
+    Bulk(BulkBench),
+    Unary(UnaryBench),
+    File(FileBench),
+    Ledger(LedgerBench),
+    Netting(NettingBench),
+    Screening(ScreeningBench),
+    All(AllBench),
+    Check(CheckBench),
+}
+
+/// Makes one measurement.
+async fn measure(bench: &Bench, setting: &Setting, report: &mut Report) -> Result<(), Problem> {
+    match bench {
+        Bench::Audit(args) => audit::run(args, setting, report).await,
+        Bench::Bulk(args) => bulk::run(args, setting, report).await,
+        Bench::Unary(args) => unary::run(args, setting, report).await,
+        Bench::File(args) => file::run(args, setting, report).await,
+        Bench::Ledger(args) => ledger::run(args, setting, report).await,
+        Bench::Netting(args) => netting::run(args, setting, report),
+        Bench::Screening(args) => screening::run(args, setting, report),
+        Bench::All(AllBench {}) | Bench::Check(_) => check::everything(&[], setting, report).await,
+    }
 }
 
 /// Measures, prints, and keeps the report where that is wanted.
@@ -69,28 +107,27 @@ enum Bench {
 /// Where a measurement cannot be made.
 pub async fn run(args: BenchArgs, out: Output) -> Result<(), Problem> {
     let stop = stop_signal().map_err(|e| Problem::refused(format!("signals: {e}")))?;
-    let setting = Setting {
-        runs: args.common.runs,
-        seed: args.common.seed,
-        data: args.common.data,
-        keep: args.common.keep_data,
-    };
+    let setting =
+        Setting { runs: args.common.runs, seed: args.common.seed, data: args.common.data, keep: args.common.keep_data };
     let mut report = Report::begin();
     if cfg!(debug_assertions) {
         report.set("build", "debug: figures say little, build with --release");
     }
     let measured = async {
         match &args.command {
-            Bench::Audit(audit) => audit::run(audit, &setting, &mut report).await,
+            Bench::Check(against) => check::check(against, &setting, &mut report, out).await.map(|()| false),
+            bench => measure(bench, &setting, &mut report).await.map(|()| true),
         }
     };
-    tokio::select! {
+    let shown = tokio::select! {
         measured = measured => measured?,
         () = stop => return Err(Problem::refused("stopped")),
-    }
+    };
     if let Some(folder) = &args.common.keep_results {
         report.keep(folder)?;
     }
-    report.show(out);
+    if shown {
+        report.show(out);
+    }
     Ok(())
 }

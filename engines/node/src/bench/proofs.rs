@@ -88,10 +88,8 @@ async fn grown(db: &Db, size: u64, proofs: u32, setting: &Setting, report: &mut 
         grow_tree(db, at, &leaves).await?;
         at += leaves.len() as u64;
     }
-    let seedlings: Vec<Seedling> = rows
-        .into_iter()
-        .map(|(index, row)| Seedling { index, subject: row.subject, payload: row.envelope })
-        .collect();
+    let seedlings: Vec<Seedling> =
+        rows.into_iter().map(|(index, row)| Seedling { index, subject: row.subject, payload: row.envelope }).collect();
     plant(db, size, SystemClock.now(), &seedlings).await?;
     let mut asked: Vec<u64> = indexes.into_iter().collect();
     // Asked all over the tree, not from left to right.

@@ -64,12 +64,6 @@ impl Report {
         self.figures.push(figure);
     }
 
-    /// Takes the figures and settings of a part in.
-    pub fn take(&mut self, part: Self) {
-        self.settings.extend(part.settings);
-        self.figures.extend(part.figures);
-    }
-
     /// The figures that miss their target, in words; nothing where none does.
     pub fn missed(&self) -> String {
         let missed = self.figures.iter().filter(|f| f.met() == Some(false));
@@ -101,7 +95,8 @@ impl Report {
     }
 
     fn origin(&self) -> String {
-        let settings: Vec<String> = self.settings.iter().map(|(name, value)| format!("{name} {}", plain(value))).collect();
+        let settings: Vec<String> =
+            self.settings.iter().map(|(name, value)| format!("{name} {}", plain(value))).collect();
         format!(
             "{} at {}, commit {}\n{}; load before {}, calibration {}\n{}",
             self.command,
@@ -152,7 +147,9 @@ impl Report {
             // Writing to a String cannot fail.
             let _ = writeln!(text, "{line}  ");
         }
-        text.push_str("\n| figure | median | least – most | unit | runs | target | |\n|---|---:|---:|---|---:|---|---|\n");
+        text.push_str(
+            "\n| figure | median | least – most | unit | runs | target | |\n|---|---:|---:|---|---:|---|---|\n",
+        );
         for f in &self.figures {
             let (low, high) = f.range();
             let _ = writeln!(
