@@ -6,6 +6,8 @@ use async_nats::jetstream::context::ContextBuilder;
 use async_nats::jetstream::{self, Context};
 use deltran_runtime::lease::RoundError;
 
+use crate::decoder::Decoder;
+
 /// Publishes under way at once over all relays of a process.
 const MAX_INFLIGHT: usize = 16_384;
 
@@ -43,6 +45,7 @@ pub struct StreamInfo {
 pub struct Broker {
     client: async_nats::Client,
     jetstream: Context,
+    decoder: Decoder,
 }
 
 impl Broker {
@@ -71,7 +74,7 @@ impl Broker {
             .max_ack_inflight(MAX_INFLIGHT)
             .backpressure_on_inflight(true)
             .build(client.clone());
-        Ok(Self { client, jetstream })
+        Ok(Self { client, jetstream, decoder: Decoder::default() })
     }
 
     /// Whether the broker answers at present.
@@ -104,6 +107,11 @@ impl Broker {
                 _ => Err(BrokerError::new(error)),
             },
         }
+    }
+
+    /// What all consumers on this connection decode with.
+    pub(crate) fn decoder(&self) -> &Decoder {
+        &self.decoder
     }
 
     /// JetStream.

@@ -22,11 +22,13 @@ use deltran_runtime::lease::Epoch;
 use deltran_runtime::{DbError, EngineContext, Failure};
 use futures::{FutureExt, StreamExt};
 use sqlx::PgConnection;
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::{Broker, BrokerError};
 use crate::delivery::Delivery;
 use crate::outbox::{Outbox, Outgoing};
+use work::Batch;
 
 /// Why a batch was not applied.
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +100,11 @@ pub struct Consumer {
     spec: &'static ConsumerSpec,
     handler: Arc<dyn Handler>,
 }
+
+/// Batches that are decoded while the one before is applied.
+const AHEAD: usize = 1;
+
+type Batches = futures::stream::ReadyChunks<PullStream>;
 
 enum Step {
     Done,
@@ -183,22 +190,50 @@ impl Consumer {
     /// Works on messages until the stream of them breaks, the lease is lost or shutdown.
     async fn consume(&self, messages: PullStream, epoch: &Epoch, term: &CancellationToken) -> Step {
         let mut batches = messages.ready_chunks(self.context.config.messaging.consumer_batch);
-        loop {
-            let batch = tokio::select! {
-                biased;
-                () = term.cancelled() => break,
-                // Else a batch would end after the 128 messages that a task may take before it yields.
-                batch = tokio::task::unconstrained(batches.next()) => batch,
-            };
-            let Some(batch) = batch else { return Step::Done };
-            let (messages, broken) = apart(batch);
-            if let Step::NotLeader = self.batch(messages, epoch, term).await {
+        if !self.spec.strict {
+            // Deliveries are counted: nothing waits here while what came before it is tried again.
+            while let Some((batch, whole)) = self.next(&mut batches, term).await {
+                if let Step::NotLeader = self.batch(batch, epoch, term).await {
+                    return Step::NotLeader;
+                }
+                if !whole {
+                    break;
+                }
+            }
+            return Step::Done;
+        }
+        let (sender, mut receiver) = mpsc::channel(AHEAD);
+        let (reader, reading) = (self.clone(), term.clone());
+        // It ends with the messages, the term, or when nobody takes what it read.
+        tokio::spawn(async move {
+            while let Some((batch, whole)) = reader.next(&mut batches, &reading).await {
+                if sender.send(batch).await.is_err() || !whole {
+                    return;
+                }
+            }
+        });
+        while let Some(batch) = receiver.recv().await {
+            if let Step::NotLeader = self.batch(batch, epoch, term).await {
                 return Step::NotLeader;
             }
-            if let Some(error) = broken {
+        }
+        Step::Done
+    }
+
+    /// The next messages, decoded, and whether the stream of them goes on; none where it or the term has ended.
+    async fn next(&self, batches: &mut Batches, term: &CancellationToken) -> Option<(Batch, bool)> {
+        let batch = tokio::select! {
+            biased;
+            () = term.cancelled() => None,
+            // Else a batch would end after the 128 messages that a task may take before it yields.
+            batch = tokio::task::unconstrained(batches.next()) => Some(batch?),
+        };
+        if let Some(batch) = batch {
+            let (messages, broken) = apart(batch);
+            if let Some(error) = &broken {
                 tracing::warn!(consumer = self.spec.name, error, "pull broke off");
-                return Step::Done;
             }
+            return Some((self.read(messages).await, broken.is_none()));
         }
         // The next process need not wait for what was fetched here and not begun.
         while let Some(Some(batch)) = batches.next().now_or_never() {
@@ -206,7 +241,7 @@ impl Consumer {
                 self.acknowledge(&message, AckKind::Nak(None)).await;
             }
         }
-        Step::Done
+        None
     }
 
     async fn acknowledge(&self, message: &Message, kind: AckKind) {

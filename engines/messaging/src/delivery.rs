@@ -1,15 +1,16 @@
 //! A received message, decoded as far as it goes.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use async_nats::jetstream::Message;
 use bytes::Bytes;
-use deltran_events::catalog::EventSpec;
-use deltran_events::{DecodeError, Domain, Envelope, Event, MAX_ENVELOPE_BYTES, MAX_PRODUCER_SEQ};
+use deltran_events::{Domain, Envelope, Event, MAX_ENVELOPE_BYTES, MAX_PRODUCER_SEQ};
 use serde_json::Value;
 
 use crate::broker::BrokerError;
 use crate::consumer::ApplyError;
+use crate::decoder::{Decoded, Decoder};
 
 /// A message as a consumer gets it.
 #[derive(Debug, Clone)]
@@ -27,7 +28,7 @@ pub struct Delivery {
     /// The exact bytes.
     pub payload: Bytes,
     /// The validated envelope with its row of the catalog, or what is wrong.
-    pub envelope: Result<(Envelope<Value>, &'static EventSpec), DecodeError>,
+    pub envelope: Arc<Decoded>,
     /// Producer and number, where the bytes carry both and may: see [`producer_of`].
     pub producer: Option<(String, u64)>,
     /// The platform's own headers (`Deltran-…`), the first value of each.
@@ -37,12 +38,14 @@ pub struct Delivery {
 }
 
 impl Delivery {
-    pub(crate) fn read(message: &Message) -> Result<Self, BrokerError> {
+    pub(crate) fn read(message: &Message, decoder: &Decoder) -> Result<Self, BrokerError> {
         let info = message.info().map_err(BrokerError::new)?;
         let subject = message.subject.to_string();
         let payload = message.payload.clone();
-        let envelope = Envelope::decode(&subject, &payload);
-        let producer = producer_of(&subject, &payload, envelope.as_ref().ok().map(|(envelope, _)| envelope));
+        let id = message.headers.as_ref().and_then(|headers| headers.get("Nats-Msg-Id"));
+        let envelope = decoder.decode(id.map(|id| id.as_str()), &subject, &payload);
+        let valid = (*envelope).as_ref().ok().map(|(envelope, _)| envelope);
+        let producer = producer_of(&subject, &payload, valid);
         let own = |name: &str| name.starts_with("Deltran-");
         let headers = message.headers.iter().flat_map(|headers| headers.iter()).filter_map(|(name, values)| {
             let name: &str = name.as_ref();
@@ -71,7 +74,7 @@ impl Delivery {
     /// The event with its data, where it is valid and comes from the engine that owns its domain.
     /// What outside publishers put on a subject is recorded by the audit ledger and moves no money.
     pub fn engine_event(&self) -> Option<Event> {
-        let (envelope, spec) = self.envelope.as_ref().ok()?;
+        let (envelope, spec) = (*self.envelope).as_ref().ok()?;
         let (producer, _) = self.producer.as_ref()?;
         let owner = producer.rsplit_once('/')?.0;
         if owner != spec.domain.source() || envelope.source != owner {
@@ -86,7 +89,7 @@ impl Delivery {
     /// Where the owner published it and its data cannot be read: it must not be passed over.
     pub fn owned_event(&self) -> Result<Option<Event>, ApplyError> {
         let event = self.engine_event();
-        let from_owner = self.envelope.as_ref().is_ok_and(|(envelope, spec)| {
+        let from_owner = (*self.envelope).as_ref().is_ok_and(|(envelope, spec)| {
             let producer = self.producer.as_ref().map(|(producer, _)| source_in(producer));
             envelope.source == spec.domain.source() && producer == Some(&envelope.source)
         });
@@ -99,7 +102,7 @@ impl Delivery {
 
     /// The event's id, where the envelope is valid.
     pub fn event_id(&self) -> Option<deltran_kernel::EventId> {
-        self.envelope.as_ref().ok().map(|(envelope, _)| envelope.event_id)
+        (*self.envelope).as_ref().ok().map(|(envelope, _)| envelope.event_id)
     }
 
     /// Whether the bytes claim to be from the engine that owns the subject's domain.

@@ -7,10 +7,12 @@
 pub mod broker;
 pub mod consumer;
 pub mod dead_letter;
+pub mod decoder;
 mod delivery;
 pub mod door;
 pub mod outbox;
 pub mod platform;
+pub mod publish;
 pub mod ranges;
 pub mod rebuild;
 pub mod relay;
@@ -20,6 +22,7 @@ pub mod watch;
 
 pub use broker::{Broker, BrokerError};
 pub use consumer::{ApplyError, Consumer, Handler};
+pub use decoder::{Decoded, Decoder};
 pub use delivery::{Delivery, producer_of};
 pub use door::{Door, DoorTx};
 pub use outbox::{Outbox, Outgoing};

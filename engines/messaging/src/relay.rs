@@ -6,19 +6,17 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::context::PublishAckFuture;
-use async_nats::jetstream::message::PublishMessage;
 use deltran_api::audit::v1::ConfirmedThroughRequest;
 use deltran_api::audit::v1::audit_service_client::AuditServiceClient;
+use deltran_kernel::EventId;
 use deltran_runtime::lease::Epoch;
 use deltran_runtime::{DbError, EngineContext};
-use futures::StreamExt;
-use futures::stream::FuturesOrdered;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::{Broker, BrokerError};
-use crate::outbox::Outbox;
+use crate::outbox::{Outbox, Row};
+use crate::publish::{Stored, publish};
 use crate::stored::{self, StreamState};
 
 /// Looks for rows that another process wrote, where no signal arrives.
@@ -60,7 +58,7 @@ pub struct Relay {
     outbox: Outbox,
 }
 
-type OutboxRow = (i64, uuid::Uuid, String, String, Vec<u8>, Option<String>);
+type StoredRow = (i64, uuid::Uuid, String, String, Vec<u8>, Option<String>);
 
 impl Relay {
     /// A relay for an engine's outbox.
@@ -167,10 +165,10 @@ impl Relay {
                 *looked = Some(Instant::now());
             }
             let mut rows = self.read(marks.published, window).await?;
-            while let Some(last) = rows.last().map(|row| row.0) {
-                let acks = self.send(rows).await?;
-                let (next, acknowledged) = tokio::join!(self.read(last, window), acknowledged(acks));
-                let Acknowledged { highest, lowest } = acknowledged?;
+            while let Some(last) = rows.last().map(|row| row.seq as i64) {
+                let acks = publish(&self.broker, rows).await?;
+                let (next, acknowledged) = tokio::join!(self.read(last, window), acks.all());
+                let Stored { highest, lowest } = acknowledged?;
                 if lowest.is_some_and(|lowest| lowest <= marks.acknowledged as u64) {
                     return Err(self.repeated(epoch, lowest.unwrap_or_default(), marks.acknowledged).await?);
                 }
@@ -255,31 +253,19 @@ impl Relay {
         Ok(RelayError::Stream(format!("{name} gave out {sequence}, {acknowledged} was acknowledged before")))
     }
 
-    async fn read(&self, after: i64, window: i64) -> Result<Vec<OutboxRow>, DbError> {
-        Ok(sqlx::query_as(
+    async fn read(&self, after: i64, window: i64) -> Result<Vec<Row>, DbError> {
+        let rows: Vec<StoredRow> = sqlx::query_as(
             "SELECT seq, event_id, subject, schema, envelope, trace FROM outbox WHERE seq > $1 ORDER BY seq LIMIT $2",
         )
         .bind(after)
         .bind(window)
         .fetch_all(self.context.db.pool())
-        .await?)
-    }
-
-    async fn send(&self, rows: Vec<OutboxRow>) -> Result<FuturesOrdered<PublishAckFutureIntoFuture>, RelayError> {
-        let mut acks = FuturesOrdered::new();
-        for (_, event_id, subject, schema, envelope, trace) in rows {
-            let mut message = PublishMessage::build()
-                .payload(envelope.into())
-                .message_id(event_id.to_string())
-                .header("Content-Type", "application/json")
-                .header("Deltran-Schema", schema);
-            if let Some(trace) = trace {
-                message = message.header("traceparent", trace);
-            }
-            let ack = self.broker.jetstream().send_publish(subject, message).await.map_err(BrokerError::new)?;
-            acks.push_back(ack.into_future());
-        }
-        Ok(acks)
+        .await?;
+        let row = |(seq, event_id, subject, schema, envelope, trace): StoredRow| {
+            let (seq, event_id, envelope) = (seq as u64, EventId::new(event_id), envelope.into());
+            Row { seq, event_id, subject, schema, envelope, trace }
+        };
+        Ok(rows.into_iter().map(row).collect())
     }
 
     async fn mark(&self, epoch: &Epoch, published: i64, acknowledged: i64) -> Result<(), DbError> {
@@ -374,26 +360,4 @@ impl Relay {
 async fn late(term: &CancellationToken) {
     term.cancelled().await;
     tokio::time::sleep(LAST_MOMENT).await;
-}
-
-type PublishAckFutureIntoFuture = <PublishAckFuture as IntoFuture>::IntoFuture;
-
-/// Sequences of what was stored, and not stored before.
-#[derive(Default)]
-struct Acknowledged {
-    highest: u64,
-    lowest: Option<u64>,
-}
-
-/// Waits for every acknowledgement; a duplicate is as good as the first.
-async fn acknowledged(mut acks: FuturesOrdered<PublishAckFutureIntoFuture>) -> Result<Acknowledged, BrokerError> {
-    let mut all = Acknowledged::default();
-    while let Some(ack) = acks.next().await {
-        let ack = ack.map_err(BrokerError::new)?;
-        if !ack.duplicate {
-            all.highest = all.highest.max(ack.sequence);
-            all.lowest = Some(all.lowest.map_or(ack.sequence, |lowest| lowest.min(ack.sequence)));
-        }
-    }
-    Ok(all)
 }

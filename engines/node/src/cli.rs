@@ -2,6 +2,7 @@
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::bench::{self, BenchArgs};
 use crate::client::{
     ClientArgs,
     account::{self, AccountArgs},
@@ -88,8 +89,7 @@ enum Command {
     Report(ReportArgs),
     Audit(AuditArgs),
     Dlq(DlqArgs),
-    #[command(hide = true)]
-    Bench(Later),
+    Bench(BenchArgs),
     #[command(hide = true)]
     Certs(Later),
 }
@@ -136,7 +136,7 @@ impl Cli {
             Command::Report(args) => report::run(args, client, out).await?,
             Command::Audit(args) => audit::run(args, client, out).await?,
             Command::Dlq(args) => dlq::run(args, client, out).await?,
-            Command::Bench(_) => return Err(Problem::not_in_this_release("`deltran bench`")),
+            Command::Bench(args) => bench::run(args, out).await?,
             Command::Certs(_) => return Err(Problem::not_in_this_release("`deltran certs`")),
         }
         Ok(0)
@@ -210,7 +210,7 @@ mod tests {
             "deltran services --data d -- cargo test --workspace",
             "deltran limit propose --kind rate --transactions 4 --window-seconds 10 --reason r",
             "deltran limit propose --kind bilateral --amount -5.00 --currency USD --reason r",
-            "deltran bench transfers --seconds 5",
+            "deltran bench audit --runs 1 --count 1000 --json",
             "deltran report create settlement --window w --wait --out d --format csv,html",
             "deltran report create trial-balance --verify-ledger",
             "deltran audit export --from x",

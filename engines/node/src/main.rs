@@ -1,5 +1,6 @@
 //! `deltran`: the one program. It parses the command line, runs the command and exits with its code.
 
+mod bench;
 mod boot;
 mod cli;
 mod client;
@@ -22,6 +23,10 @@ use clap::Parser;
 
 use cli::Cli;
 use problem::Problem;
+
+/// Batches are made in one thread and dropped in another, which the system's allocator is slow at.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

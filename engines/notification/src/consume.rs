@@ -72,7 +72,7 @@ impl Handler for Filing {
 
 /// The notification of a message, without its place, and its data; none where the engine did not publish it.
 fn read(delivery: &Delivery) -> Result<Option<(Notification, &serde_json::Value)>, ApplyError> {
-    let (Some(event), Ok((envelope, _))) = (delivery.engine_event(), &delivery.envelope) else { return Ok(None) };
+    let (Some(event), Ok((envelope, _))) = (delivery.engine_event(), &*delivery.envelope) else { return Ok(None) };
     let Some((kind, participant)) = Kind::of(&event) else { return Ok(None) };
     if envelope.metadata.participant_id != Some(participant) {
         let message = format!("{} is for {participant} and its metadata names somebody else", envelope.event_id);

@@ -76,7 +76,7 @@ impl Router {
             None => Positions::new(),
         };
         let told = route(&event, &positions, audience).map_err(|e| ApplyError::Permanent(e.to_string()))?;
-        let Ok((envelope, _)) = &delivery.envelope else { return Ok(Vec::new()) };
+        let Ok((envelope, _)) = &*delivery.envelope else { return Ok(Vec::new()) };
         let correlation = envelope.metadata.correlation_id.clone().unwrap_or_else(|| envelope.event_id.to_string());
         let outgoing = told.into_iter().map(|told| {
             let participant = Kind::of(&told).map(|(_, participant)| participant);

@@ -40,7 +40,7 @@ struct Own {
 /// The event of a delivery, where the owning engine published it.
 fn own_event(delivery: &Delivery) -> Result<Option<Own>, ApplyError> {
     let Some(event) = delivery.owned_event()? else { return Ok(None) };
-    let (Ok((envelope, _)), Some((producer, seq))) = (&delivery.envelope, &delivery.producer) else { return Ok(None) };
+    let (Ok((envelope, _)), Some((producer, seq))) = (&*delivery.envelope, &delivery.producer) else { return Ok(None) };
     Ok(Some(Own { event, producer: producer.clone(), seq: *seq, at: envelope.timestamp }))
 }
 

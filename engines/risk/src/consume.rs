@@ -100,7 +100,7 @@ impl Handler for Transactions {
         let mut events = Vec::with_capacity(deliveries.len());
         let mut seals: BTreeMap<Currency, (WindowId, Option<EventId>)> = BTreeMap::new();
         for delivery in deliveries {
-            let (Some(event), Ok((envelope, _))) = (delivery.owned_event()?, &delivery.envelope) else { continue };
+            let (Some(event), Ok((envelope, _))) = (delivery.owned_event()?, &*delivery.envelope) else { continue };
             if let Event::WindowSealed(sealed) = &event {
                 seals.insert(sealed.currency, (sealed.window_id, delivery.event_id()));
             }

@@ -1,6 +1,7 @@
 //! A leaf: the exact bytes of an event and the columns that are derived from them.
 
-use deltran_events::{DecodeError, Envelope, EventSpec};
+use bytes::Bytes;
+use deltran_events::Envelope;
 use deltran_kernel::Timestamp;
 use deltran_messaging::producer_of;
 use serde_json::Value;
@@ -54,9 +55,9 @@ pub struct Leaf {
     /// Its hash.
     pub hash: LeafHash,
     /// Its bytes: those published, or the wrapper.
-    pub envelope: Vec<u8>,
+    pub envelope: Bytes,
     /// The bytes published, where a wrapper stands for them.
-    pub raw: Option<Vec<u8>>,
+    pub raw: Option<Bytes>,
     /// The subject as it is stored.
     pub subject: String,
     /// Derived columns.
@@ -64,20 +65,20 @@ pub struct Leaf {
 }
 
 /// What a decoder made of bytes.
-pub type Decoded = Result<(Envelope<Value>, &'static EventSpec), DecodeError>;
+pub use deltran_messaging::Decoded;
 
 impl Leaf {
     /// The leaf of a message, judged by what `decoded` made of its bytes and counted under `producer`.
-    pub fn of(subject: &str, payload: &[u8], decoded: &Decoded, producer: Option<&(String, u64)>) -> Self {
+    pub fn of(subject: &str, payload: &Bytes, decoded: &Decoded, producer: Option<&(String, u64)>) -> Self {
         let subject = stored_subject(subject).into_owned();
         if is_line(payload) {
             let columns = derive(&subject, payload, decoded, producer.cloned());
-            return Self { hash: leaf_hash(payload), envelope: payload.to_vec(), raw: None, subject, columns };
+            return Self { hash: leaf_hash(payload), envelope: payload.clone(), raw: None, subject, columns };
         }
-        let envelope = wrap(&subject, payload);
+        let envelope = Bytes::from(wrap(&subject, payload));
         let reason = decoded.as_ref().err().map_or_else(|| "is no line".to_owned(), ToString::to_string);
         let columns = wrapper_columns(&subject, reason);
-        Self { hash: leaf_hash(&envelope), envelope, raw: Some(payload.to_vec()), subject, columns }
+        Self { hash: leaf_hash(&envelope), envelope, raw: Some(payload.clone()), subject, columns }
     }
 
     /// Whether it is a valid event that contradicts no earlier one.

@@ -55,7 +55,7 @@ pub async fn append(tx: &mut PgConnection, arrivals: &[Arrival<'_>], now: Timest
     if leaves.is_empty() {
         return Ok(appended);
     }
-    insert(&mut *tx, size, recorded_at, &leaves).await?;
+    super::leaves::insert(&mut *tx, size, recorded_at, &leaves).await?;
     insert_raw(&mut *tx, size, recorded_at, &leaves).await?;
     let hashes: Vec<LeafHash> = leaves.iter().map(|placed| placed.leaf.hash).collect();
     super::tree::grow(&mut *tx, first, &hashes).await?;
@@ -154,34 +154,6 @@ fn texts(received: &BTreeMap<String, Ranges>) -> (Vec<&str>, Vec<String>) {
         format!("{{{}}}", numbers.join(","))
     };
     received.iter().map(|(stream, ranges)| (stream.as_str(), text(ranges))).unzip()
-}
-
-async fn insert(tx: &mut PgConnection, first: i64, recorded_at: Timestamp, leaves: &[Placed]) -> Result<(), DbError> {
-    fn column<'a, T>(leaves: &'a [Placed], get: impl Fn(&'a Placed) -> T) -> Vec<T> {
-        leaves.iter().map(get).collect()
-    }
-    sqlx::query(include_str!("append.sql"))
-        .bind(first)
-        .bind(Instant(recorded_at))
-        .bind(column(leaves, |p| p.leaf.hash.as_slice()))
-        .bind(column(leaves, |p| p.leaf.envelope.as_slice()))
-        .bind(column(leaves, |p| p.leaf.raw.is_some()))
-        .bind(column(leaves, |p| p.leaf.columns.event_id))
-        .bind(column(leaves, |p| p.leaf.subject.as_str()))
-        .bind(column(leaves, |p| p.leaf.columns.domain.as_str()))
-        .bind(column(leaves, |p| p.leaf.columns.event_type.as_str()))
-        .bind(column(leaves, |p| p.leaf.columns.occurred_at.map(Instant)))
-        .bind(column(leaves, |p| p.leaf.columns.source.as_str()))
-        .bind(column(leaves, |p| p.leaf.columns.participant_id.as_deref()))
-        .bind(column(leaves, |p| p.leaf.columns.correlation_id.as_deref()))
-        .bind(column(leaves, |p| p.leaf.columns.producer.as_ref().map(|(producer, _)| producer.as_str())))
-        .bind(column(leaves, |p| p.leaf.columns.producer.as_ref().map(|(_, seq)| *seq as i64)))
-        .bind(column(leaves, |p| p.origin.0.as_str()))
-        .bind(column(leaves, |p| p.origin.1 as i64))
-        .bind(column(leaves, |p| p.leaf.columns.invalid_reason.as_deref()))
-        .execute(tx)
-        .await?;
-    Ok(())
 }
 
 async fn insert_raw(

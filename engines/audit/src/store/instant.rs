@@ -10,6 +10,11 @@ use sqlx::{Decode, Encode, Postgres, Type, TypeInfo};
 /// 2000-01-01T00:00:00Z, from which Postgres counts.
 const EPOCH: i64 = 946_684_800_000_000;
 
+/// A moment as the number that Postgres has for it.
+pub(super) fn to_postgres(at: Timestamp) -> i64 {
+    at.micros().saturating_sub(EPOCH)
+}
+
 /// A `timestamptz`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Instant(pub Timestamp);
@@ -31,7 +36,7 @@ impl PgHasArrayType for Instant {
 
 impl Encode<'_, Postgres> for Instant {
     fn encode_by_ref(&self, buffer: &mut PgArgumentBuffer) -> Result<IsNull, BoxDynError> {
-        Encode::<Postgres>::encode(self.0.micros().saturating_sub(EPOCH), buffer)
+        Encode::<Postgres>::encode(to_postgres(self.0), buffer)
     }
 }
 

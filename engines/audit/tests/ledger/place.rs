@@ -127,7 +127,7 @@ impl Place {
             origin: ("RISK".to_owned(), sequence + 100),
             attempt: 1,
             payload,
-            envelope,
+            envelope: Arc::new(envelope),
             producer,
             headers: BTreeMap::new(),
             duplicate,

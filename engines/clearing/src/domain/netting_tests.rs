@@ -178,6 +178,13 @@ proptest! {
         prop_assert_eq!(&set_of(&merged.into_values().collect::<Vec<_>>()), &set);
     }
 
+    /// Pairs are offset the same in a table and by sorting.
+    #[test]
+    fn both_ways_of_offsetting_agree(pairs in some_pairs(9)) {
+        let indexed = Indexed::new(&pairs).unwrap();
+        prop_assert_eq!(indexed.bilateral_dense().unwrap(), indexed.bilateral_sorted().unwrap());
+    }
+
     /// Netting windows together gives the sum of netting each alone.
     #[test]
     fn windows_add_up(one in some_pairs(6), two in some_pairs(6)) {

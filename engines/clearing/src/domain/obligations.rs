@@ -190,18 +190,17 @@ pub fn take(
 /// # Errors
 /// A sum that is out of range.
 pub fn pair_totals(new: &[Obligation]) -> Result<Vec<(WindowId, Currency, PairTotal)>, Contradiction> {
-    let mut totals: BTreeMap<(WindowId, Currency, ParticipantId, ParticipantId), PairTotal> = BTreeMap::new();
-    for o in new {
-        let total = totals.entry((o.window, o.currency, o.payer, o.payee)).or_insert(PairTotal {
-            payer: o.payer,
-            payee: o.payee,
-            count: 0,
-            gross: Minor::ZERO,
-        });
-        total.count += 1;
-        total.gross = total.gross.add(o.amount).map_err(|e| Contradiction(e.to_string()))?;
+    let key = |o: &Obligation| (o.window, o.currency, o.payer, o.payee);
+    let mut sorted: Vec<&Obligation> = new.iter().collect();
+    sorted.sort_unstable_by_key(|o| key(o));
+    let mut totals: Vec<(WindowId, Currency, PairTotal)> = Vec::new();
+    for same in sorted.chunk_by(|a, b| key(a) == key(b)) {
+        let first = same[0];
+        let gross = Minor::sum(same.iter().map(|o| o.amount)).map_err(|e| Contradiction(e.to_string()))?;
+        let (payer, payee, count) = (first.payer, first.payee, same.len() as u64);
+        totals.push((first.window, first.currency, PairTotal { payer, payee, count, gross }));
     }
-    Ok(totals.into_iter().map(|((window, currency, ..), total)| (window, currency, total)).collect())
+    Ok(totals)
 }
 
 #[cfg(test)]

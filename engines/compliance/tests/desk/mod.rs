@@ -155,7 +155,7 @@ pub fn committed(seq: u64, payer: usize, payee: usize, amount: Money, at: Timest
         origin: ("TRANSACTIONS".to_owned(), seq),
         attempt: 1,
         payload,
-        envelope,
+        envelope: Arc::new(envelope),
         producer,
         headers: BTreeMap::new(),
         duplicate: false,

@@ -25,16 +25,13 @@ impl Consumer {
         let numbered = deliveries.iter().filter_map(|d| d.producer.as_ref()).chain(unread);
         let producers: BTreeSet<&str> = numbered.map(|(producer, _)| producer.as_str()).collect();
         let mut received = self.load_received(&mut *tx, producers.into_iter().collect()).await?;
-        let mut touched = BTreeSet::new();
         for (producer, seq) in unread {
-            received.entry(producer.clone()).or_default().insert(*seq);
-            touched.insert(producer.clone());
+            note(&mut received, producer, *seq);
         }
         let mut unnumbered: BTreeSet<Unnumbered> = BTreeSet::new();
         for delivery in &mut *deliveries {
             if let Some((producer, seq)) = &delivery.producer {
-                delivery.duplicate = !received.entry(producer.clone()).or_default().insert(*seq);
-                touched.insert(producer.clone());
+                delivery.duplicate = !note(&mut received, producer, *seq);
             } else if let Some(event) = unnumbered_of(delivery) {
                 delivery.duplicate = !unnumbered.insert(event);
             }
@@ -45,7 +42,7 @@ impl Consumer {
                 delivery.duplicate |= unnumbered_of(delivery).is_some_and(|event| known.contains(&event));
             }
         }
-        self.store_received(tx, &received, &touched).await
+        self.store_received(tx, &received).await
     }
 
     async fn load_received(
@@ -73,10 +70,8 @@ impl Consumer {
         &self,
         tx: &mut PgConnection,
         received: &BTreeMap<String, Ranges>,
-        touched: &BTreeSet<String>,
     ) -> Result<(), ApplyError> {
-        for producer in touched {
-            let Some(ranges) = received.get(producer) else { continue };
+        for (producer, ranges) in received {
             sqlx::query(
                 "INSERT INTO received (consumer, producer, ranges) VALUES ($1, $2, $3)
                  ON CONFLICT (consumer, producer) DO UPDATE SET ranges = EXCLUDED.ranges",
@@ -112,6 +107,14 @@ impl Consumer {
             events.remove(&(EventId::new(id), digest));
         }
         Ok(events)
+    }
+}
+
+/// Adds a number of a producer; `false` where it was there already.
+fn note(received: &mut BTreeMap<String, Ranges>, producer: &str, seq: u64) -> bool {
+    match received.get_mut(producer) {
+        Some(ranges) => ranges.insert(seq),
+        None => received.entry(producer.to_owned()).or_default().insert(seq),
     }
 }
 

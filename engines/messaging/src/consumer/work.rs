@@ -1,5 +1,6 @@
 //! What happens to a batch: applied, tried again, taken apart, put aside.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream::{AckKind, Message};
@@ -9,42 +10,100 @@ use tokio_util::sync::CancellationToken;
 use super::{ApplyError, Consumer, Step, jittered, pause};
 use crate::broker::BrokerError;
 use crate::dead_letter::{self, DeadLetter};
+use crate::decoder::Decoder;
 use crate::delivery::{Delivery, producer_of};
 
+/// Fewer messages are decoded where they are: a thread of its own would take longer.
+const FEW: usize = 64;
+
+/// Messages with what was read in them.
+pub(super) struct Batch {
+    messages: Arc<Vec<Message>>,
+    read: Option<Read>,
+}
+
+/// What messages say.
+struct Read {
+    deliveries: Vec<Delivery>,
+    /// Not valid, and put aside.
+    invalid: Vec<Delivery>,
+    /// Numbers of events that the handler does not need.
+    unread: Vec<(String, u64)>,
+}
+
+impl Read {
+    fn of(
+        messages: &[Message],
+        decoder: &Decoder,
+        reads: Option<&'static [&'static str]>,
+        raw: bool,
+    ) -> Result<Self, BrokerError> {
+        let mut read = Self { deliveries: Vec::with_capacity(messages.len()), invalid: Vec::new(), unread: Vec::new() };
+        for message in messages {
+            if reads.is_some_and(|subjects| !subjects.contains(&message.subject.as_str())) {
+                read.unread.extend(producer_of(&message.subject, &message.payload, None));
+                continue;
+            }
+            let delivery = Delivery::read(message, decoder)?;
+            if raw || delivery.envelope.is_ok() {
+                read.deliveries.push(delivery);
+            } else {
+                read.invalid.push(delivery);
+            }
+        }
+        Ok(read)
+    }
+}
+
 impl Consumer {
+    /// Decodes messages, many of them beside what else runs here. What cannot be read is told when it is applied.
+    pub(super) async fn read(&self, messages: Vec<Message>) -> Batch {
+        let (reads, raw) = (self.handler.reads().await, self.handler.raw());
+        let messages = Arc::new(messages);
+        let read = if messages.len() <= FEW {
+            Read::of(&messages, self.broker.decoder(), reads, raw).ok()
+        } else {
+            let (many, decoder) = (messages.clone(), self.broker.decoder().clone());
+            tokio::task::spawn_blocking(move || Read::of(&many, &decoder, reads, raw).ok()).await.ok().flatten()
+        };
+        Batch { messages, read }
+    }
+
     /// First deliveries go together. A message that came before may be what ended the process then, so
     /// those go one by one, and from the other end every other time: whatever stands beside a message
     /// that is fatal to the process gets through before that one exhausts its deliveries.
-    pub(super) async fn batch(&self, messages: Vec<Message>, epoch: &Epoch, term: &CancellationToken) -> Step {
-        if self.spec.strict {
-            return self.attempt(&messages, epoch, term).await;
-        }
+    pub(super) async fn batch(&self, batch: Batch, epoch: &Epoch, term: &CancellationToken) -> Step {
+        let Batch { messages, read } = batch;
         let attempt = |m: &Message| m.info().map_or(1, |info| info.delivered);
-        let (first, mut again): (Vec<Message>, Vec<Message>) = messages.into_iter().partition(|m| attempt(m) <= 1);
+        if self.spec.strict || messages.iter().all(|m| attempt(m) <= 1) {
+            return self.attempt(&messages, read, epoch, term).await;
+        }
+        let (first, mut again): (Vec<Message>, Vec<Message>) = messages.iter().cloned().partition(|m| attempt(m) <= 1);
         if again.first().is_some_and(|m| attempt(m) % 2 == 1) {
             again.reverse();
         }
         for message in again {
-            if let Step::NotLeader = self.attempt(std::slice::from_ref(&message), epoch, term).await {
+            if let Step::NotLeader = self.attempt(std::slice::from_ref(&message), None, epoch, term).await {
                 return Step::NotLeader;
             }
             if let Err(error) = self.broker.client().flush().await {
                 tracing::debug!(consumer = self.spec.name, %error, "acknowledgement not flushed");
             }
         }
-        self.attempt(&first, epoch, term).await
+        self.attempt(&first, None, epoch, term).await
     }
 
     /// Applies messages together. Where one of them never can be, they go one by one, in order.
-    async fn attempt(&self, messages: &[Message], epoch: &Epoch, term: &CancellationToken) -> Step {
+    async fn attempt(&self, messages: &[Message], read: Option<Read>, epoch: &Epoch, term: &CancellationToken) -> Step {
         if messages.is_empty() {
             return Step::Done;
         }
-        match self.persist(messages, messages, epoch, term).await {
+        match self.persist(messages, read, messages, epoch, term).await {
             Step::Never(reason) => {
                 tracing::debug!(consumer = self.spec.name, reason, "batch is taken apart");
                 for at in 0..messages.len() {
-                    if let Step::NotLeader = self.persist(&messages[at..=at], &messages[at..], epoch, term).await {
+                    if let Step::NotLeader = self.persist(&messages[at..=at], None, &messages[at..], epoch, term).await
+                    {
                         return Step::NotLeader;
                     }
                 }
@@ -60,13 +119,14 @@ impl Consumer {
     async fn persist(
         &self,
         messages: &[Message],
+        mut read: Option<Read>,
         waiting: &[Message],
         epoch: &Epoch,
         term: &CancellationToken,
     ) -> Step {
         let mut failures = 0u32;
         while !term.is_cancelled() {
-            match self.apply(messages, epoch).await {
+            match self.apply(messages, read.take(), epoch).await {
                 Step::Done => {
                     for message in messages {
                         self.acknowledge(message, AckKind::Ack).await;
@@ -105,23 +165,15 @@ impl Consumer {
 
     /// One transaction over a batch; then invalid messages go to the dead letters. Where a consumer must
     /// not skip, one that claims to be from the engine itself stops it instead.
-    async fn apply(&self, messages: &[Message], epoch: &Epoch) -> Step {
-        let reads = self.handler.reads().await;
-        let (mut deliveries, mut unread) = (Vec::with_capacity(messages.len()), Vec::new());
-        for message in messages {
-            if reads.is_some_and(|subjects| !subjects.contains(&message.subject.as_str())) {
-                unread.extend(producer_of(&message.subject, &message.payload, None));
-                continue;
-            }
-            match Delivery::read(message) {
-                Ok(delivery) => deliveries.push(delivery),
-                Err(error) => return Step::Later(error.to_string()),
-            }
-        }
-        let mut invalid = Vec::new();
-        if !self.handler.raw() {
-            (deliveries, invalid) = deliveries.into_iter().partition(|d| d.envelope.is_ok());
-        }
+    async fn apply(&self, messages: &[Message], read: Option<Read>, epoch: &Epoch) -> Step {
+        let read = match read {
+            Some(read) => Ok(read),
+            None => Read::of(messages, self.broker.decoder(), self.handler.reads().await, self.handler.raw()),
+        };
+        let Read { deliveries, invalid, unread } = match read {
+            Ok(read) => read,
+            Err(error) => return Step::Later(error.to_string()),
+        };
         if self.spec.strict
             && let Some(delivery) = invalid.iter().find(|d| d.claims_engine())
         {
@@ -175,7 +227,7 @@ impl Consumer {
 
     /// A single message that cannot be applied: again later, or to the dead letters on the last attempt.
     async fn refuse(&self, message: &Message, reason: &str) {
-        let Ok(delivery) = Delivery::read(message) else { return };
+        let Ok(delivery) = Delivery::read(message, self.broker.decoder()) else { return };
         let last = self.spec.max_deliver > 0 && i64::from(delivery.attempt) >= self.spec.max_deliver;
         if !last {
             self.count("retry", 1);
@@ -213,5 +265,5 @@ impl Consumer {
 
 /// What is wrong with an invalid message.
 fn fault(delivery: &Delivery) -> String {
-    delivery.envelope.as_ref().err().map(ToString::to_string).unwrap_or_default()
+    (*delivery.envelope).as_ref().err().map(ToString::to_string).unwrap_or_default()
 }

@@ -2,7 +2,7 @@
 
 mod check;
 mod day;
-mod node;
+pub mod node;
 mod officers;
 mod reports;
 mod sink;

@@ -67,6 +67,11 @@ impl Node {
         Ok(Self { program, child, endpoint: word("grpc"), http: word("http"), notes })
     }
 
+    /// Its process; 0 once it has ended.
+    pub fn pid(&self) -> u32 {
+        self.child.id().unwrap_or_default()
+    }
+
     async fn output(&self, args: &[&str]) -> Result<Output, Problem> {
         Command::new(&self.program)
             .arg("--json")

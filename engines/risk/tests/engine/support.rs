@@ -135,7 +135,7 @@ impl Place {
             attempt: 1,
             subject,
             payload,
-            envelope,
+            envelope: Arc::new(envelope),
             producer,
             headers: BTreeMap::new(),
             duplicate: false,

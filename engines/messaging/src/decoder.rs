@@ -1,0 +1,100 @@
+//! What several consumers of a process read is decoded once: the last messages that were decoded, by their exact bytes.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use deltran_events::catalog::EventSpec;
+use deltran_events::{DecodeError, Envelope};
+use serde_json::Value;
+
+/// Messages that are remembered: about what the consumers of a busy process are apart from each other.
+const REMEMBERED: usize = 16_384;
+
+/// The validated envelope of a message with its row of the catalog, or what is wrong.
+pub type Decoded = Result<(Envelope<Value>, &'static EventSpec), DecodeError>;
+
+/// Decodes messages and remembers the last of them. Cloning shares the memory.
+#[derive(Debug, Clone, Default)]
+pub struct Decoder(Arc<Mutex<Memory>>);
+
+#[derive(Debug, Default)]
+struct Memory {
+    known: HashMap<String, Known>,
+    order: VecDeque<String>,
+}
+
+#[derive(Debug)]
+struct Known {
+    subject: String,
+    payload: Bytes,
+    decoded: Arc<Decoded>,
+}
+
+impl Decoder {
+    /// Decodes a message, or recalls it. `id` is only where it is looked for: it must be the same subject and bytes.
+    pub fn decode(&self, id: Option<&str>, subject: &str, payload: &Bytes) -> Arc<Decoded> {
+        if let Some(known) = id.and_then(|id| self.recall(id, subject, payload)) {
+            return known;
+        }
+        let decoded = Arc::new(Envelope::decode(subject, payload));
+        if let Some(id) = id {
+            self.remember(id, subject, payload, decoded.clone());
+        }
+        decoded
+    }
+
+    fn recall(&self, id: &str, subject: &str, payload: &Bytes) -> Option<Arc<Decoded>> {
+        let memory = self.memory();
+        let known = memory.known.get(id)?;
+        (known.payload == payload && known.subject == subject).then(|| known.decoded.clone())
+    }
+
+    fn remember(&self, id: &str, subject: &str, payload: &Bytes, decoded: Arc<Decoded>) {
+        // A copy, since the buffer that it came in holds others as well.
+        let known = Known { subject: subject.to_owned(), payload: Bytes::copy_from_slice(payload), decoded };
+        let mut memory = self.memory();
+        if memory.known.insert(id.to_owned(), known).is_none() {
+            memory.order.push_back(id.to_owned());
+        }
+        if memory.order.len() > REMEMBERED
+            && let Some(oldest) = memory.order.pop_front()
+        {
+            memory.known.remove(&oldest);
+        }
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        // Every change is whole before anything can panic.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_same_bytes_on_the_same_subject_are_recalled() {
+        let decoder = Decoder::default();
+        let (one, other) = (Bytes::from_static(b"{}"), Bytes::from_static(b"{} "));
+        let first = decoder.decode(Some("1"), "events.risk.a.b", &one);
+        let same = |subject: &str, payload: &Bytes| Arc::ptr_eq(&first, &decoder.decode(Some("1"), subject, payload));
+        assert!(same("events.risk.a.b", &one));
+        assert!(!same("events.risk.a.b", &other), "what comes under a known id with other bytes is read");
+        assert!(!same("events.risk.a.b", &one), "and stands in its place then");
+        assert!(!Arc::ptr_eq(&decoder.decode(None, "x", &one), &decoder.decode(None, "x", &one)));
+    }
+
+    #[test]
+    fn the_oldest_is_forgotten() {
+        let decoder = Decoder::default();
+        let line = Bytes::from_static(b"{}");
+        for n in 0..REMEMBERED + 10 {
+            decoder.decode(Some(&n.to_string()), "x", &line);
+        }
+        let memory = decoder.memory();
+        assert_eq!((memory.known.len(), memory.order.len()), (REMEMBERED, REMEMBERED));
+        assert!(!memory.known.contains_key("0"));
+    }
+}

@@ -1,0 +1,134 @@
+//! `deltran bench`: what the platform does in a second on this machine, measured on real servers.
+
+mod audit;
+mod bulk;
+mod calibrate;
+mod check;
+mod exports;
+mod figure;
+mod file;
+mod ground;
+mod ledger;
+mod load;
+mod machine;
+mod netting;
+mod platform;
+mod proofs;
+mod report;
+mod screening;
+mod stream;
+mod unary;
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use deltran_runtime::boot::stop_signal;
+
+use audit::{AuditBench, Setting};
+use bulk::BulkBench;
+use check::{AllBench, CheckBench};
+use file::FileBench;
+use ledger::LedgerBench;
+use netting::NettingBench;
+use report::Report;
+use screening::ScreeningBench;
+use unary::UnaryBench;
+
+use crate::output::Output;
+use crate::problem::Problem;
+
+/// Measure the platform on this machine
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Each measurement starts private servers of its own, with fsync on, in a folder that it empties first and \
+removes at the
+end. The first part of each run warms up; the median of the runs counts. Figures depend on the machine, and on what else it
+does: the report says how loaded it was. Build with --release.
+
+Examples:
+  deltran bench audit
+  deltran bench audit --runs 3 --keep-results bench --json"
+)]
+pub struct BenchArgs {
+    #[command(subcommand)]
+    command: Bench,
+    #[command(flatten)]
+    common: Common,
+}
+
+#[derive(Debug, Clone, Args)]
+struct Common {
+    /// Timed runs
+    #[arg(long, global = true, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
+    runs: u32,
+    /// The seed of the load
+    #[arg(long, global = true, default_value_t = 20_261_120)]
+    seed: u64,
+    /// Where the servers live; emptied first
+    #[arg(long, global = true, value_name = "DIR", default_value = "./data/bench")]
+    data: PathBuf,
+    /// Leave the servers' folder for a look
+    #[arg(long, global = true)]
+    keep_data: bool,
+    /// Add the report to RESULTS.md and results.json of this folder
+    #[arg(long, global = true, value_name = "DIR")]
+    keep_results: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Bench {
+    Audit(AuditBench),
+    Bulk(BulkBench),
+    Unary(UnaryBench),
+    File(FileBench),
+    Ledger(LedgerBench),
+    Netting(NettingBench),
+    Screening(ScreeningBench),
+    All(AllBench),
+    Check(CheckBench),
+}
+
+/// Makes one measurement.
+async fn measure(bench: &Bench, setting: &Setting, report: &mut Report) -> Result<(), Problem> {
+    match bench {
+        Bench::Audit(args) => audit::run(args, setting, report).await,
+        Bench::Bulk(args) => bulk::run(args, setting, report).await,
+        Bench::Unary(args) => unary::run(args, setting, report).await,
+        Bench::File(args) => file::run(args, setting, report).await,
+        Bench::Ledger(args) => ledger::run(args, setting, report).await,
+        Bench::Netting(args) => netting::run(args, setting, report),
+        Bench::Screening(args) => screening::run(args, setting, report),
+        Bench::All(AllBench {}) | Bench::Check(_) => check::everything(&[], setting, report).await,
+    }
+}
+
+/// Measures, prints, and keeps the report where that is wanted.
+///
+/// # Errors
+/// Where a measurement cannot be made.
+pub async fn run(args: BenchArgs, out: Output) -> Result<(), Problem> {
+    let stop = stop_signal().map_err(|e| Problem::refused(format!("signals: {e}")))?;
+    let setting =
+        Setting { runs: args.common.runs, seed: args.common.seed, data: args.common.data, keep: args.common.keep_data };
+    let mut report = Report::begin();
+    if cfg!(debug_assertions) {
+        report.set("build", "debug: figures say little, build with --release");
+    }
+    let measured = async {
+        match &args.command {
+            Bench::Check(against) => check::check(against, &setting, &mut report, out).await.map(|()| false),
+            bench => measure(bench, &setting, &mut report).await.map(|()| true),
+        }
+    };
+    let shown = tokio::select! {
+        measured = measured => measured?,
+        () = stop => return Err(Problem::refused("stopped")),
+    };
+    if let Some(folder) = &args.common.keep_results {
+        report.keep(folder)?;
+    }
+    if shown {
+        report.show(out);
+    }
+    Ok(())
+}
