@@ -189,7 +189,7 @@ pub(crate) mod tests {
     pub(crate) fn leaf(subject: &str, payload: &[u8]) -> Leaf {
         let decoded = Envelope::decode(subject, payload);
         let producer = producer_of(subject, payload, decoded.as_ref().ok().map(|(e, _)| e));
-        Leaf::of(subject, payload, &decoded, producer.as_ref())
+        Leaf::of(subject, &Bytes::copy_from_slice(payload), &decoded, producer.as_ref())
     }
 
     #[test]

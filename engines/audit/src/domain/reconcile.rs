@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use deltran_events::Envelope;
 use deltran_kernel::Timestamp;
 use deltran_messaging::producer_of;
@@ -76,7 +77,7 @@ impl Item {
     pub fn of(sequence: u64, subject: &str, payload: &[u8]) -> Self {
         let decoded = Envelope::decode(subject, payload);
         let producer = producer_of(subject, payload, decoded.as_ref().ok().map(|(envelope, _)| envelope));
-        let leaf = Leaf::of(subject, payload, &decoded, producer.as_ref());
+        let leaf = Leaf::of(subject, &Bytes::copy_from_slice(payload), &decoded, producer.as_ref());
         let event_id = leaf.columns.event_id;
         let name = match producer {
             Some((producer, seq)) => Name::Number(producer, seq),
