@@ -42,7 +42,15 @@ async fn what_needs_no_server() {
 
 #[tokio::test]
 async fn the_audit_ledger() {
-    let figures = ["audit.merkle", "audit.append", "audit.proof_p50", "audit.proof_p99", "audit.proof_store_p99"];
+    let figures = [
+        "audit.merkle",
+        "audit.append",
+        "audit.export",
+        "audit.verify_export",
+        "audit.proof_p50",
+        "audit.proof_p99",
+        "audit.proof_store_p99",
+    ];
     let report = measured("audit --count 1000 --tree 10000 --proofs 50", &figures).await;
     assert!(report["settings"]["audit.cpu_us_a_leaf"].is_object(), "{report}");
     assert!(report["settings"]["Postgres"].as_str().unwrap().contains("PostgreSQL"), "{report}");

@@ -213,7 +213,9 @@ mod tests {
             "deltran bench audit --runs 1 --count 1000 --json",
             "deltran report create settlement --window w --wait --out d --format csv,html",
             "deltran report create trial-balance --verify-ledger",
-            "deltran audit export --from x",
+            "deltran audit export --from 2025-11-06 --out d",
+            "deltran audit verify d --key k",
+            "deltran audit verify --database-only",
         ] {
             Cli::try_parse_from(line.split(' ')).unwrap_or_else(|e| panic!("{line}: {e}"));
         }

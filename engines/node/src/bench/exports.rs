@@ -12,7 +12,7 @@ use super::figure::Figure;
 use super::ground::Running;
 use super::machine;
 use super::report::Report;
-use crate::client::audit_export::{ExportArgs, export};
+use crate::client::audit_export::{ExportArgs, write};
 use crate::client::{ClientArgs, Session};
 use crate::output::Output;
 use crate::problem::Problem;
@@ -40,7 +40,7 @@ pub async fn run(
         let before = machine::resident();
         machine::forget_peak();
         let started = Instant::now();
-        export(&session, caller, ExportArgs::leaves_of(0, leaves, out.clone())).await?;
+        write(&session, caller, &ExportArgs::leaves_of(0, leaves, out.clone())).await?;
         written.push(leaves as f64 / started.elapsed().as_secs_f64());
         grown.push((machine::peak_memory(std::process::id()).saturating_sub(before)) as f64 / 1e6);
         let (place, keys) = (out.clone(), keys.clone());

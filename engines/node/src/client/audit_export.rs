@@ -8,6 +8,7 @@ use age::x25519::Recipient;
 use clap::Args;
 use deltran_api::audit::v1::{ExportEventsRequest, ExportOutcome, ExportPlan, export_events_response::Part};
 use deltran_audit::domain::export::MANIFEST;
+use deltran_audit::domain::export::manifest::Manifest;
 use deltran_kernel::Timestamp;
 use deltran_runtime::wire::to_timestamp;
 use serde_json::json;
@@ -129,6 +130,37 @@ impl ExportArgs {
 /// # Errors
 /// What the platform answers, and files that cannot be read or written.
 pub async fn export(session: &Session, caller: Caller, args: ExportArgs) -> Result<(), Problem> {
+    let (manifest, outcome) = write(session, caller, &args).await?;
+    let range = &manifest.range;
+    let value = json!({
+        "directory": args.out.display().to_string(), "from_leaf": range.from_leaf, "to_leaf": range.to_leaf,
+        "events": outcome.events, "manifest_sha256": outcome.manifest_sha256, "proves": manifest.proves,
+        "totals": manifest.summary.totals, "files": manifest.files,
+    });
+    session.out.value_or(&value, || {
+        let next = if args.recipient.is_some() {
+            "the holder of the key decrypts every file: age --decrypt -i KEY -o FILE FILE.age".to_owned()
+        } else {
+            format!("check with: deltran audit verify {} --key KEY", args.out.display())
+        };
+        let which = manifest.filter.as_ref().map(|filter| format!(", only {}", filter.words())).unwrap_or_default();
+        format!(
+            "{} events of leaves {} up to {}{which} in {}\nmanifest SHA-256 {}\n{next}",
+            count(outcome.events),
+            range.from_leaf,
+            range.to_leaf,
+            args.out.display(),
+            outcome.manifest_sha256,
+        )
+    });
+    Ok(())
+}
+
+/// Writes the folder of an export.
+///
+/// # Errors
+/// What the platform answers, and files that cannot be read or written.
+pub async fn write(session: &Session, caller: Caller, args: &ExportArgs) -> Result<(Manifest, ExportOutcome), Problem> {
     let recipient = args.recipient.as_deref().map(|key| {
         Recipient::from_str(key)
             .map_err(|e| Problem::usage(format!("--recipient {key:?}: {e}: an age key begins with age1")))
@@ -187,29 +219,7 @@ pub async fn export(session: &Session, caller: Caller, args: ExportArgs) -> Resu
         .ok_or_else(|| Problem::unavailable("the export ended before it was whole: the same command goes on"))?;
     let manifest = ExportFolder::manifest(&manifest)?;
     folder.finish(&manifest, &outcome.manifest_sha256)?;
-    let range = &manifest.range;
-    let value = json!({
-        "directory": args.out.display().to_string(), "from_leaf": range.from_leaf, "to_leaf": range.to_leaf,
-        "events": outcome.events, "manifest_sha256": outcome.manifest_sha256, "proves": manifest.proves,
-        "totals": manifest.summary.totals, "files": manifest.files,
-    });
-    session.out.value_or(&value, || {
-        let next = if args.recipient.is_some() {
-            "the holder of the key decrypts every file: age --decrypt -i KEY -o FILE FILE.age".to_owned()
-        } else {
-            format!("check with: deltran audit verify {} --key KEY", args.out.display())
-        };
-        let which = manifest.filter.as_ref().map(|filter| format!(", only {}", filter.words())).unwrap_or_default();
-        format!(
-            "{} events of leaves {} up to {}{which} in {}\nmanifest SHA-256 {}\n{next}",
-            count(outcome.events),
-            range.from_leaf,
-            range.to_leaf,
-            args.out.display(),
-            outcome.manifest_sha256,
-        )
-    });
-    Ok(())
+    Ok((manifest, outcome))
 }
 
 #[cfg(test)]
