@@ -20,7 +20,7 @@ mod wait;
 pub use backbone::{Backbone, Node};
 pub use engines::{Part, parts};
 pub use fleet::Fleet;
-pub use nats::Nats;
+pub use nats::{Nats, api, made_anew};
 pub use postgres::Postgres;
 pub use stack::{As, Stack, StackBuilder};
 pub use wait::{DEADLINE, eventually, within};

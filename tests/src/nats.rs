@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use deltran_messaging::{Broker, stored};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::wait::eventually;
+use crate::wait::{eventually, within};
 
 const CONFIGURATION: &str = include_str!("../../nats-jetstream.conf");
 
@@ -117,6 +118,27 @@ impl Drop for Nats {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// A request to the broker's API that must succeed.
+pub async fn api(broker: &Broker, subject: &str, body: &Value) -> Value {
+    let answer: Value = broker.jetstream().request(subject.to_owned(), body).await.expect("the broker answers");
+    assert!(answer.get("error").is_none(), "{subject}: {answer}");
+    answer
+}
+
+/// Waits until streams that began at what was known of them or below begin above it, and are published to again.
+pub async fn made_anew(time: Duration, broker: &Broker, streams: &[(&str, u64)]) {
+    within(time, &format!("to be made anew: {streams:?}"), async || {
+        for (stream, known) in streams {
+            let state = stored::state(broker, stream).await.ok()??;
+            if state.begins_at <= *known || state.mark.is_some() {
+                return None;
+            }
+        }
+        Some(())
+    })
+    .await;
 }
 
 fn copy(from: &Path, to: &Path) {

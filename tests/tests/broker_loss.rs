@@ -8,7 +8,7 @@ use deltran_api::token::v1::{TransactionInstruction, TransactionState};
 use deltran_messaging::Broker;
 use deltran_messaging::stored;
 use deltran_tests::node::{Deltran, PATIENCE, id, pay, submit_many};
-use deltran_tests::within;
+use deltran_tests::{api, made_anew, within};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -44,25 +44,10 @@ async fn load(node: &Deltran, round: usize, sent: &watch::Sender<usize>) {
     }
 }
 
-async fn api(broker: &Broker, subject: &str, body: &Value) -> Value {
-    let answer: Value = broker.jetstream().request(subject.to_owned(), body).await.unwrap();
-    assert!(answer.get("error").is_none(), "{subject}: {answer}");
-    answer
-}
-
 async fn broker(node: &Deltran) -> Broker {
     let broker = Broker::connect(node.told("nats"), "test").await.unwrap();
     within(PATIENCE, "a connection", async || broker.is_connected().then_some(())).await;
     broker
-}
-
-/// Waits until a stream that began at `known` or below begins above it, and is published to again.
-async fn made_anew(broker: &Broker, stream: &str, known: u64) {
-    within(PATIENCE, stream, async || {
-        let state = stored::state(broker, stream).await.ok()??;
-        (state.begins_at > known && state.mark.is_none()).then_some(())
-    })
-    .await;
 }
 
 async fn last_of(broker: &Broker, stream: &str) -> u64 {
@@ -104,7 +89,7 @@ async fn streams_that_are_lost_under_load_come_back() {
                 config["first_seq"] = json!(0);
                 api(&nats, &format!("STREAM.CREATE.{stream}"), &config).await;
             }
-            made_anew(&nats, stream, last).await;
+            made_anew(PATIENCE, &nats, &[(stream, last)]).await;
         };
         tokio::join!(load(&node, round, &sent), broken);
         whole(&node, round + 1).await;

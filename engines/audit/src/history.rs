@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use deltran_runtime::{Db, Failure, FailureKind};
 
 use crate::archive::Archive;
-use crate::domain::merkle::{Hash, Plan, fill};
+use crate::domain::merkle::{Hash, Plan};
 use crate::domain::retention::goes;
-use crate::domain::tile::{Tile, hashes_for, tiles_for};
+use crate::domain::tile::{Tile, filled, tiles_for};
 use crate::store::{Cuts, Tree};
 
 /// Reads hashes of the whole ledger.
@@ -38,7 +38,9 @@ impl History {
         if let (true, Some(archive)) = (found.len() < wanted.len(), &self.archive) {
             let cut = self.cuts.leaf().await?;
             for tile in wanted.iter().filter(|tile| goes(**tile, cut)) {
-                if let (false, Some(hashes)) = (found.contains_key(tile), archive.tile(*tile).await?) {
+                if !found.contains_key(tile)
+                    && let Some(hashes) = archive.tile(*tile).await?
+                {
                     found.insert(*tile, hashes);
                 }
             }
@@ -52,7 +54,7 @@ impl History {
     /// `not_online` where some are in neither place.
     pub async fn hashes(&self, plan: &Plan) -> Result<Vec<Hash>, Failure> {
         let tiles = self.tiles(&tiles_for(plan)).await?;
-        if let Some(hashes) = hashes_for(plan, &tiles).and_then(|hashes| fill(plan, &hashes)) {
+        if let Some(hashes) = filled(plan, &tiles) {
             return Ok(hashes);
         }
         let message = match self.cuts.leaf().await? {

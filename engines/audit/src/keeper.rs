@@ -1,7 +1,7 @@
 //! The keeper of streams: notices where the broker forgot, makes the stream anew above every known sequence, fills it from
 //! the ledger, and lets its relay go on from the outbox.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -20,8 +20,8 @@ use crate::domain::keep::{ABOVE, Look, Others, Verdict, highest, judge, refills}
 use crate::domain::reconcile::{Absent, Kind, Name, Recorded, StreamSide, stands};
 use crate::domain::sequence::AUDIT;
 use crate::producers;
-use crate::reconcile::{schedule_user, schema_of};
-use crate::store::{Comparison, KnownStream, Ledger, Streams};
+use crate::reconcile::schedule_user;
+use crate::store::{Comparison, Cuts, KnownStream, Ledger, Streams};
 use crate::survey::{Survey, retention_of};
 
 /// A loss is acted on when two looks in a row see it.
@@ -46,8 +46,8 @@ pub struct Keeper {
     profile: Profile,
     /// Comparisons wait while streams are made anew, and the other way round.
     turn: Arc<Semaphore>,
-    /// What the last look saw lost, by stream.
-    suspected: Arc<Mutex<BTreeMap<&'static str, String>>>,
+    /// The streams that the last look saw lost.
+    suspected: Arc<Mutex<BTreeSet<&'static str>>>,
 }
 
 /// What one look saw.
@@ -83,31 +83,30 @@ impl Keeper {
             return Ok(());
         }
         let seen = self.look().await?;
-        let mut lost: BTreeMap<&'static str, (String, bool)> = BTreeMap::new();
-        {
-            let mut suspected = self.suspected.lock().unwrap_or_else(PoisonError::into_inner);
-            let before = std::mem::take(&mut *suspected);
-            for (name, seen) in &seen {
-                match &seen.verdict {
-                    Verdict::Lost(why) if before.contains_key(name) => {
-                        lost.insert(name, (why.clone(), true));
-                    }
-                    Verdict::Lost(why) => {
-                        suspected.insert(name, why.clone());
-                    }
-                    Verdict::Resume => {
-                        lost.insert(name, ("it was being refilled".to_owned(), false));
-                    }
-                    Verdict::Well | Verdict::Adopt => {}
-                }
-            }
-        }
+        let lost = self.lost(&seen);
         self.note(epoch, &seen).await?;
         if !lost.is_empty() {
-            self.mend(epoch, &seen, &lost).await?;
+            self.mend(epoch, &lost).await?;
         }
         self.context.metrics.alert("audit_streams_lost", false);
         Ok(())
+    }
+
+    /// The streams to be mended: those that this look and the last one saw lost, and those that are being refilled.
+    fn lost<'a>(&self, seen: &'a BTreeMap<&'static str, Seen>) -> Vec<(&'static str, &'a Seen)> {
+        let mut suspected = self.suspected.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::take(&mut *suspected);
+        let mut lost = Vec::new();
+        for (&name, seen) in seen {
+            match seen.verdict {
+                Verdict::Lost(_) if !before.contains(name) => {
+                    suspected.insert(name);
+                }
+                Verdict::Lost(_) | Verdict::Resume => lost.push((name, seen)),
+                Verdict::Well | Verdict::Adopt => {}
+            }
+        }
+        lost
     }
 
     /// What others know is asked for first, so that what comes meanwhile is no loss.
@@ -155,18 +154,13 @@ impl Keeper {
     }
 
     /// Makes lost streams anew, those that are copied before the one that copies them, and fills them.
-    async fn mend(
-        &self,
-        epoch: &Epoch,
-        seen: &BTreeMap<&'static str, Seen>,
-        lost: &BTreeMap<&'static str, (String, bool)>,
-    ) -> Result<(), RoundError> {
+    async fn mend(&self, epoch: &Epoch, lost: &[(&'static str, &Seen)]) -> Result<(), RoundError> {
         self.context.metrics.alert("audit_streams_lost", true);
         let _turn = self.turn.acquire().await.map_err(|e| RoundError::Later(e.to_string()))?;
-        let anew = || lost.iter().filter(|(_, (_, anew))| *anew);
-        self.tell(epoch, &anew().map(|(name, (why, _))| (*name, why.as_str())).collect::<Vec<_>>()).await?;
-        let standing = anew().filter(|(name, _)| seen.get(*name).is_some_and(|seen| seen.state.is_some()));
-        let standing: Vec<&str> = standing.map(|(name, _)| *name).collect();
+        self.tell(epoch, lost).await?;
+        let anew = lost.iter().copied().filter(|(_, seen)| matches!(seen.verdict, Verdict::Lost(_)));
+        let mut anew: Vec<(&'static str, &Seen)> = anew.collect();
+        let standing: Vec<&str> = anew.iter().filter(|(_, seen)| seen.state.is_some()).map(|(name, _)| *name).collect();
         for name in &standing {
             rebuild::hold(&self.broker, name).await?;
         }
@@ -176,17 +170,12 @@ impl Keeper {
         for name in &standing {
             self.carry(name).await?;
         }
-        for sourcing in [false, true] {
-            for (name, _) in anew().filter(|(name, _)| (**name == AUDIT) == sourcing) {
-                if let Some(seen) = seen.get(name) {
-                    self.recreate(epoch, name, seen).await?;
-                }
-            }
+        anew.sort_by_key(|(name, _)| *name == AUDIT);
+        for (name, seen) in anew {
+            self.recreate(epoch, name, seen).await?;
         }
-        let names: Vec<&'static str> = lost.keys().copied().collect();
-        for name in &names {
-            rebuild::consumers(&self.broker, self.profile, name).await?;
-        }
+        let names: Vec<&'static str> = lost.iter().map(|(name, _)| *name).collect();
+        rebuild::consumers(&self.broker, self.profile, &names).await?;
         let refilled = self.refill(&names).await?;
         for name in names {
             self.done(epoch, name, refilled.get(name).copied().unwrap_or_default()).await?;
@@ -195,14 +184,15 @@ impl Keeper {
     }
 
     /// Says once that streams are lost.
-    async fn tell(&self, epoch: &Epoch, lost: &[(&str, &str)]) -> Result<(), RoundError> {
+    async fn tell(&self, epoch: &Epoch, lost: &[(&'static str, &Seen)]) -> Result<(), RoundError> {
         let now = self.context.clock.now();
         let mut tx = self.door.begin("streams_lost").await?;
         epoch.check(&mut tx).await?;
         let mut events = Vec::new();
-        for (name, why) in lost {
+        for (name, seen) in lost {
+            let Verdict::Lost(why) = &seen.verdict else { continue };
             if Streams::lost(&mut tx, name, why, now).await? {
-                tracing::error!(stream = name, why, "the broker forgot: the stream is made anew");
+                tracing::error!(stream = name, why = why.as_str(), "the broker forgot: the stream is made anew");
                 let event = LedgerMismatch {
                     place: (*name).to_owned(),
                     kind: Kind::MissingInStream.as_str().to_owned(),
@@ -279,7 +269,7 @@ impl Keeper {
         }
         let (size, _) = self.ledger.size().await?;
         let now = self.context.clock.now();
-        let mut from = 0;
+        let mut from = Cuts::new(self.context.db.clone()).leaf().await?;
         while from < size {
             if self.context.closing.is_cancelled() {
                 return Err(RoundError::Later("the process stops: the next one goes on".into()));
@@ -289,18 +279,13 @@ impl Keeper {
             let mut wanted = Vec::new();
             for leaf in heads {
                 if let Some((name, _)) = sides.iter().find(|(name, side)| refills(&leaf, name, side, now)) {
-                    wanted.push((*name, leaf));
+                    wanted.push((*name, leaf.index));
                 }
             }
             for some in wanted.chunks(PUBLISHES) {
-                let indexes: Vec<u64> = some.iter().map(|(_, leaf)| leaf.index).collect();
-                let mut bytes = self.comparison.envelopes(&indexes).await?;
-                let events = some.iter().filter_map(|(_, leaf)| {
-                    let payload = bytes.remove(&leaf.index)?;
-                    let (subject, schema) = (leaf.subject.clone(), schema_of(&payload));
-                    Some(Again { subject, event_id: leaf.event_id?, schema, payload: payload.into() })
-                });
-                self.publish(events.collect()).await?;
+                let indexes: Vec<u64> = some.iter().map(|(_, index)| *index).collect();
+                let again = self.comparison.again(&indexes).await?;
+                self.publish(again.into_values().collect()).await?;
                 for (name, _) in some {
                     *published.entry(name).or_default() += 1;
                 }
@@ -320,9 +305,7 @@ impl Keeper {
                 Answer::Refused(why) => refused = Some(why),
             }
         }
-        let mut tx = self.context.db.begin().await?;
-        Streams::published(&mut tx, &positions).await?;
-        tx.commit().await?;
+        self.streams.published(&positions).await?;
         match refused {
             Some(why) => Err(RoundError::Later(format!("an event was not published again: {why}"))),
             None => Ok(()),

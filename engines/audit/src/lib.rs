@@ -18,6 +18,7 @@ mod producers;
 pub mod reconcile;
 pub mod retention;
 mod schedule;
+mod settled;
 pub mod store;
 mod survey;
 pub mod verify;

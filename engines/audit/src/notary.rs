@@ -251,11 +251,7 @@ impl Notary {
     /// [`NotaryError::Fork`] where they are not, or the hashes that would show it are not there;
     /// [`NotaryError::NotOnline`] where those are archived.
     pub async fn continues(&self, signed: &Checkpoint, size: u64, root: &Hash) -> Result<(), NotaryError> {
-        let ((old, old_root), (new, new_root)) = if signed.size <= size {
-            ((signed.size, &signed.root), (size, root))
-        } else {
-            ((size, root), (signed.size, &signed.root))
-        };
+        let (old, new) = (signed.size.min(size), signed.size.max(size));
         let plan = consistency_plan(old, new).unwrap_or_default();
         let Some(proof) = self.tree.fill(&plan).await? else {
             if old < self.cuts.leaf().await? {
@@ -264,11 +260,7 @@ impl Notary {
             let why = format!("hashes between sizes {old} and {new} are missing");
             return Err(NotaryError::Fork { signed: signed.size, why });
         };
-        if is_consistent(old, old_root, new, new_root, &proof) {
-            return Ok(());
-        }
-        let why = format!("its root is not that of the first {} leaves", signed.size.min(size));
-        Err(NotaryError::Fork { signed: signed.size, why })
+        one_history(signed, size, root, &proof)
     }
 
     /// The largest checkpoint that this process knows outside the database.
@@ -296,4 +288,21 @@ pub fn anchor_of(key_file: &Path) -> PathBuf {
     let mut name = key_file.file_name().unwrap_or_default().to_owned();
     name.push(".checkpoint");
     key_file.with_file_name(name)
+}
+
+/// Checks that a consistency proof shows that a signed checkpoint, and the tree of a size and a root, are of one history.
+///
+/// # Errors
+/// [`NotaryError::Fork`] where it does not.
+pub fn one_history(signed: &Checkpoint, size: u64, root: &Hash, proof: &[Hash]) -> Result<(), NotaryError> {
+    let ((old, old_root), (new, new_root)) = if signed.size <= size {
+        ((signed.size, &signed.root), (size, root))
+    } else {
+        ((size, root), (signed.size, &signed.root))
+    };
+    if is_consistent(old, old_root, new, new_root, proof) {
+        return Ok(());
+    }
+    let why = format!("its root is not that of the first {old} leaves");
+    Err(NotaryError::Fork { signed: signed.size, why })
 }

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use deltran_api::audit::v1 as pb;
@@ -12,29 +11,26 @@ use deltran_events::data::audit::{LedgerMismatch, LedgerReconciled};
 use deltran_messaging::ranges::Ranges;
 use deltran_messaging::stored::{self, Again, Answer, StreamState};
 use deltran_messaging::{Broker, Door, Outgoing};
-use deltran_runtime::{DbError, EngineContext, Failure};
+use deltran_runtime::{EngineContext, Failure};
 use tokio::sync::{Notify, Semaphore, mpsc};
-use tokio::time::Instant;
 use tonic::Status;
 
 use crate::NAME;
 use crate::domain::reconcile::{
-    Absent, Difference, Item, Kind, Recorded, Remedy, StreamSide, lacking, nowhere, number, outbox_row,
+    Absent, Difference, Item, Kind, Recorded, StreamSide, lacking, nowhere, number, outbox_row,
 };
+use crate::domain::report::Snapshot;
 use crate::domain::sequence::AUDIT;
 use crate::domain::tally::Tally;
 use crate::producers::{self, Said};
+use crate::settled::settled;
 use crate::store::{Comparison, Ledger, Streams};
-use crate::survey::{Survey, Window, away, retention_of};
+use crate::survey::{Survey, Window, away, items_of, retention_of};
 
 /// Leaves read at once, without their bytes.
 const HEADS: u64 = 4096;
 /// Events published at once.
 const PUBLISHES: usize = 256;
-/// How long events may be under way before they count as missing.
-const UNDER_WAY: Duration = Duration::from_secs(10);
-/// Looks again where another process appends.
-const POLL: Duration = Duration::from_millis(200);
 /// Differences that are listed where nobody says how many.
 const LISTED: u32 = 1000;
 
@@ -49,6 +45,7 @@ pub struct Reconciler {
     door: Door,
     ledger: Ledger,
     comparison: Comparison,
+    streams: Streams,
     appended: Arc<Notify>,
     /// Whose turn it is.
     pub turn: Arc<Semaphore>,
@@ -87,7 +84,8 @@ impl Reconciler {
     /// A reconciler; `appended` is told when leaves come in this process.
     pub fn new(context: EngineContext, broker: Broker, door: Door, appended: Arc<Notify>) -> Self {
         let (ledger, comparison) = (Ledger::new(context.db.clone()), Comparison::new(context.db.clone()));
-        Self { context, broker, door, ledger, comparison, appended, turn: Arc::new(Semaphore::new(1)) }
+        let streams = Streams::new(context.db.clone());
+        Self { context, broker, door, ledger, comparison, streams, appended, turn: Arc::new(Semaphore::new(1)) }
     }
 
     /// What comparisons remember.
@@ -114,8 +112,8 @@ impl Reconciler {
         for domain in Domain::ALL {
             streams.insert(domain.stream(), stored::state(&self.broker, domain.stream()).await.map_err(away)?);
         }
-        self.wait_for(&said, &streams).await?;
-        let snapshot = self.ledger.snapshot().await?;
+        let snapshot =
+            settled(&self.ledger, &self.appended, |snapshot| given_out_stands(&said, &streams, snapshot)).await?;
         let online_since = self.comparison.online_since().await?;
         let mut run = Run {
             by: self,
@@ -131,7 +129,7 @@ impl Reconciler {
             standing: snapshot.cut.producers,
             holes: BTreeMap::new(),
             received: snapshot.streams,
-            since: Streams::new(self.context.db.clone()).since().await?,
+            since: self.streams.since().await?,
             awaited: Vec::new(),
         };
         for place in silent {
@@ -150,43 +148,6 @@ impl Reconciler {
         run.arrived().await?;
         let Run { tally, holes, .. } = run;
         self.conclude(tally, holes, user).await
-    }
-
-    /// Until everything that was given out stands in the ledger, or it took too long.
-    async fn wait_for(
-        &self,
-        said: &BTreeMap<String, Said>,
-        streams: &BTreeMap<&str, Option<StreamState>>,
-    ) -> Result<(), DbError> {
-        let until = Instant::now() + UNDER_WAY;
-        loop {
-            let appended = self.appended.notified();
-            let snapshot = self.ledger.snapshot().await?;
-            let whole = said.iter().all(|(producer, said)| {
-                snapshot.producers.get(producer).map_or(0, Ranges::contiguous) >= said.assigned
-            });
-            let received = streams.iter().all(|(name, state)| {
-                let last = state.as_ref().filter(|state| state.messages > 0).map_or(0, |state| state.last_sequence);
-                last == 0 || snapshot.streams.get(*name).is_some_and(|ranges| ranges.contains(last))
-            });
-            if (whole && received) || Instant::now() >= until {
-                return Ok(());
-            }
-            tokio::select! {
-                () = appended => {}
-                () = tokio::time::sleep(POLL) => {}
-            }
-        }
-    }
-
-    /// Notes where streams have again what stands in the ledger.
-    async fn note_published(&self, positions: &BTreeMap<String, Vec<u64>>) -> Result<(), DbError> {
-        if positions.is_empty() {
-            return Ok(());
-        }
-        let mut tx = self.context.db.begin().await?;
-        Streams::published(&mut tx, positions).await?;
-        tx.commit().await
     }
 
     /// Publishes what came of a comparison: that it ended, and each class of differences that were not known before.
@@ -272,7 +233,7 @@ impl Run<'_> {
         while from < size {
             let to = (from + HEADS).min(size);
             let heads = self.by.comparison.heads(from, to).await?;
-            let mut lacked: Vec<(u64, String, Vec<Difference>)> = Vec::new();
+            let mut lacked: Vec<(u64, Vec<Difference>)> = Vec::new();
             for leaf in &heads {
                 if let Some((producer, seq)) = &leaf.producer {
                     self.standing.entry(producer.clone()).or_default().insert(*seq);
@@ -280,7 +241,7 @@ impl Run<'_> {
                 if leaf.index < before {
                     let differences = lacking(leaf, &mut self.sides, now);
                     if !differences.is_empty() {
-                        lacked.push((leaf.index, leaf.subject.clone(), differences));
+                        lacked.push((leaf.index, differences));
                     }
                 }
             }
@@ -297,23 +258,14 @@ impl Run<'_> {
         Ok(())
     }
 
-    async fn refill(&mut self, lacked: Vec<(u64, String, Vec<Difference>)>) -> Result<(), Failure> {
+    async fn refill(&mut self, lacked: Vec<(u64, Vec<Difference>)>) -> Result<(), Failure> {
         let mut lacked = lacked.into_iter().peekable();
         while lacked.peek().is_some() {
             let some: Vec<_> = lacked.by_ref().take(PUBLISHES).collect();
-            let indexes: Vec<u64> = some.iter().map(|(index, ..)| *index).collect();
-            let mut bytes = if self.repair { self.by.comparison.envelopes(&indexes).await? } else { BTreeMap::new() };
-            let mut found = Vec::with_capacity(some.len());
-            for (index, subject, differences) in some {
-                let again = bytes.remove(&index).zip(remedy(&differences)).map(|(envelope, event_id)| Again {
-                    subject,
-                    event_id,
-                    schema: schema_of(&envelope),
-                    payload: envelope.into(),
-                });
-                found.push(Found { differences, again });
-            }
-            self.settle(found).await?;
+            let indexes: Vec<u64> = some.iter().map(|(index, _)| *index).collect();
+            let mut again = if self.repair { self.by.comparison.again(&indexes).await? } else { BTreeMap::new() };
+            let found = some.into_iter().map(|(index, differences)| Found { differences, again: again.remove(&index) });
+            self.settle(found.collect()).await?;
         }
         Ok(())
     }
@@ -330,21 +282,17 @@ impl Run<'_> {
                 }
             };
             // What was written since all were asked is under way.
-            let events: Vec<_> = page.events.into_iter().take_while(|e| e.producer_seq <= said.assigned).collect();
-            let Some(last) = events.last().map(|event| event.producer_seq) else { return Ok(()) };
-            let (events, items) = tokio::task::spawn_blocking(move || {
-                let items =
-                    events.iter().map(|e| Item::of(e.producer_seq, &e.subject, &e.envelope)).collect::<Vec<_>>();
-                (events, items)
-            })
-            .await
-            .map_err(Failure::internal)?;
+            let events = page.events.into_iter().take_while(|e| e.producer_seq <= said.assigned);
+            let events: Vec<_> = events.map(|e| (e.producer_seq, e.subject, Bytes::from(e.envelope))).collect();
+            let Some(last) = events.last().map(|(seq, ..)| *seq) else { return Ok(()) };
+            let (events, items) =
+                items_of(events, |(seq, subject, envelope)| Item::of(*seq, subject, envelope)).await?;
             let standing = self.by.comparison.standing(&items).await?;
             let mut found = Vec::new();
-            for (event, item) in events.into_iter().zip(&items) {
+            for ((_, subject, envelope), item) in events.into_iter().zip(&items) {
                 let (recorded, absent) = (&self.recorded, &mut self.absent);
                 let difference = outbox_row(producer, page.published, item, &standing, recorded, absent);
-                found.extend(difference.map(|d| Found::of(d, &event.subject, event.envelope.into())));
+                found.extend(difference.map(|d| Found::of(d, &subject, envelope)));
             }
             self.tally.compared(producer, items.len() as u64);
             self.settle(found).await?;
@@ -358,14 +306,13 @@ impl Run<'_> {
         for (producer, before) in said {
             let (stand, absent) = (self.standing.get(producer), self.absent.get(producer));
             let mut ranges: Vec<(Kind, u64, u64, &str)> = nowhere(before.assigned, stand, absent)
-                .into_iter()
+                .iter()
                 .map(|(low, high)| (Kind::MissingInLedger, low, high, "neither its outbox nor a stream has it"))
                 .collect();
-            if let Some(after) = later.get(producer) {
-                let beyond = |(low, high): (u64, u64)| (low.max(after.assigned + 1), high);
+            if let (Some(stand), Some(after)) = (stand, later.get(producer)) {
+                let beyond = stand.within(after.assigned + 1, u64::MAX);
                 let restored = "its engine never gave it out: was its database restored to an earlier moment?";
-                let stand = stand.into_iter().flat_map(Ranges::iter).map(beyond).filter(|(low, high)| low <= high);
-                ranges.extend(stand.map(|(low, high)| (Kind::MissingInOutbox, low, high, restored)));
+                ranges.extend(beyond.iter().map(|(low, high)| (Kind::MissingInOutbox, low, high, restored)));
             }
             self.tally.compared(producer, before.assigned);
             for (kind, low, high, detail) in ranges {
@@ -396,11 +343,11 @@ impl Run<'_> {
             let mut positions: BTreeMap<String, Vec<u64>> = BTreeMap::new();
             let mut settled = Vec::with_capacity(some.len());
             for Found { differences, .. } in some {
-                let own = remedy(&differences);
+                let own = differences.iter().find_map(|difference| difference.remedy);
                 let answer = answers.next_if(|(id, _)| Some(*id) == own).map(|(_, answer)| answer);
                 for mut difference in differences {
                     let stored = matches!(answer, Some(Answer::Stored(..)));
-                    let repaired = stored && difference.remedy != Remedy::None;
+                    let repaired = stored && difference.remedy.is_some();
                     match &answer {
                         Some(Answer::Stored(stream, sequence)) if difference.kind == Kind::MissingInStream => {
                             positions.entry(stream.clone()).or_default().push(*sequence);
@@ -419,7 +366,7 @@ impl Run<'_> {
                     settled.push(shown(difference, repaired));
                 }
             }
-            self.by.note_published(&positions).await?;
+            self.by.streams.published(&positions).await?;
             for difference in settled {
                 if self.listed < self.limit {
                     self.listed += 1;
@@ -432,20 +379,16 @@ impl Run<'_> {
 
     /// What the ledger lacked and was published again has to come in.
     async fn arrived(&mut self) -> Result<(), Failure> {
-        let until = Instant::now() + UNDER_WAY;
-        loop {
-            let appended = self.by.appended.notified();
-            let received = self.by.ledger.snapshot().await?.producers;
-            let there = |producer: &String, seq: u64| received.get(producer).is_some_and(|ranges| ranges.contains(seq));
-            self.awaited.retain(|(_, producer, seq)| !there(producer, *seq));
-            if self.awaited.is_empty() || Instant::now() >= until {
-                break;
-            }
-            tokio::select! {
-                () = appended => {}
-                () = tokio::time::sleep(POLL) => {}
-            }
+        if self.awaited.is_empty() {
+            return Ok(());
         }
+        let (by, awaited) = (self.by, &mut self.awaited);
+        settled(&by.ledger, &by.appended, |snapshot| {
+            let received = &snapshot.producers;
+            awaited.retain(|(_, producer, seq)| received.get(producer).is_none_or(|ranges| !ranges.contains(*seq)));
+            awaited.is_empty()
+        })
+        .await?;
         let mut late: BTreeMap<String, u64> = BTreeMap::new();
         for (place, ..) in std::mem::take(&mut self.awaited) {
             *late.entry(place).or_default() += 1;
@@ -479,27 +422,25 @@ impl Run<'_> {
 
 impl Found {
     fn of(difference: Difference, subject: &str, payload: Bytes) -> Self {
-        let again = match difference.remedy {
-            Remedy::Publish(event_id) => {
-                Some(Again { subject: subject.to_owned(), event_id, schema: schema_of(&payload), payload })
-            }
-            Remedy::None => None,
-        };
+        let again = difference.remedy.map(|event_id| Again { subject: subject.to_owned(), event_id, payload });
         Self { differences: vec![difference], again }
     }
 }
 
-fn remedy(differences: &[Difference]) -> Option<uuid::Uuid> {
-    differences.iter().find_map(|difference| match difference.remedy {
-        Remedy::Publish(id) => Some(id),
-        Remedy::None => None,
-    })
-}
-
-/// `<event_type>/<version>`, as an envelope says.
-pub(crate) fn schema_of(envelope: &[u8]) -> Option<String> {
-    let value: serde_json::Value = serde_json::from_slice(envelope).ok()?;
-    Some(format!("{}/{}", value["event_type"].as_str()?, value["version"].as_str()?))
+/// Whether everything that was given out stands in the ledger.
+fn given_out_stands(
+    said: &BTreeMap<String, Said>,
+    streams: &BTreeMap<&str, Option<StreamState>>,
+    snapshot: &Snapshot,
+) -> bool {
+    let whole = said
+        .iter()
+        .all(|(producer, said)| snapshot.producers.get(producer).map_or(0, Ranges::contiguous) >= said.assigned);
+    let received = streams.iter().all(|(name, state)| {
+        let last = state.as_ref().filter(|state| state.messages > 0).map_or(0, |state| state.last_sequence);
+        last == 0 || snapshot.streams.get(*name).is_some_and(|ranges| ranges.contains(last))
+    });
+    whole && received
 }
 
 fn shown(difference: Difference, repaired: bool) -> pb::Difference {

@@ -60,15 +60,23 @@ impl<'a> Survey<'a> {
         if messages.is_empty() {
             return Ok(None);
         }
-        let (messages, items) = tokio::task::spawn_blocking(move || {
-            let items = messages.iter().map(|m| Item::of(m.sequence, &m.subject, &m.payload)).collect::<Vec<_>>();
-            (messages, items)
-        })
-        .await
-        .map_err(Failure::internal)?;
+        let (messages, items) = items_of(messages, |m| Item::of(m.sequence, &m.subject, &m.payload)).await?;
         let standing = self.comparison.standing(&items).await?;
         Ok(Some(Window { messages, items, standing }))
     }
+}
+
+/// Hands back what it is given, and beside it what the ledger would take each for, which takes a while.
+///
+/// # Errors
+/// Where that panics.
+pub async fn items_of<T: Send + 'static>(given: Vec<T>, item: fn(&T) -> Item) -> Result<(Vec<T>, Vec<Item>), Failure> {
+    tokio::task::spawn_blocking(move || {
+        let items = given.iter().map(item).collect::<Vec<_>>();
+        (given, items)
+    })
+    .await
+    .map_err(Failure::internal)
 }
 
 /// How long a stream keeps what it stored.

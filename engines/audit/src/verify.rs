@@ -12,7 +12,6 @@ use deltran_events::Domain;
 use deltran_messaging::Broker;
 use deltran_runtime::{DbError, EngineContext, Failure};
 use tokio::sync::{Notify, mpsc};
-use tokio::time::Instant;
 use tonic::Status;
 use uuid::Uuid;
 
@@ -22,16 +21,13 @@ use crate::domain::report::{self, Check, Held, LedgerSays, Snapshot};
 use crate::domain::tree_check::Signed;
 use crate::notary::Notary;
 use crate::producers;
+use crate::settled::settled;
 use crate::store::{Checkpoints, Cuts, Ledger, Tree};
 
 /// Leaves read at once. The largest leaf has 64 KiB, so that memory stays flat.
 const WINDOW: i64 = 1024;
 /// Progress is told after so many windows.
 const TELL_EVERY: i64 = 8;
-/// How long events may be under way before they count as missing.
-const UNDER_WAY: Duration = Duration::from_secs(10);
-/// Looks again where another process appends.
-const POLL: Duration = Duration::from_millis(200);
 /// Days may be detached while the rows are read; then all begins anew, so often.
 const TRIES: usize = 5;
 /// How long the token ledger may take to verify itself.
@@ -77,7 +73,7 @@ impl Verifier {
     pub async fn run(&self, database_only: bool, progress: &Progress) -> Result<pb::VerifyReport, Failure> {
         let asked = if database_only { None } else { Some(self.ask().await) };
         if let Some(asked) = &asked {
-            self.wait_for(asked).await?;
+            settled(&self.ledger, &self.appended, |snapshot| arrived(asked, snapshot)).await?;
         }
         for _ in 0..TRIES {
             let snapshot = self.ledger.snapshot().await?;
@@ -168,21 +164,6 @@ impl Verifier {
         }
     }
 
-    /// Until everything that was given out stands in the ledger, or it took too long.
-    async fn wait_for(&self, asked: &Asked) -> Result<(), DbError> {
-        let until = Instant::now() + UNDER_WAY;
-        loop {
-            let appended = self.appended.notified();
-            if arrived(asked, &self.ledger.snapshot().await?) || Instant::now() >= until {
-                return Ok(());
-            }
-            tokio::select! {
-                () = appended => {}
-                () = tokio::time::sleep(POLL) => {}
-            }
-        }
-    }
-
     /// Goes over all leaves of a snapshot; the next ones are read while these are checked.
     async fn rows(
         &self,
@@ -241,6 +222,7 @@ impl Verifier {
     }
 }
 
+/// Whether everything that was given out stands in the ledger.
 fn arrived(asked: &Asked, snapshot: &Snapshot) -> bool {
     let producers =
         asked.assigned.iter().all(|(name, last)| snapshot.producers.get(name).map_or(0, |r| r.contiguous()) >= *last);

@@ -21,6 +21,11 @@ impl Ranges {
         chunks.remainder().is_empty().then_some(Self(ranges))
     }
 
+    /// The numbers 1 … `last`; none where that is 0.
+    pub fn up_to(last: u64) -> Self {
+        Self(if last == 0 { Vec::new() } else { vec![(1, last)] })
+    }
+
     /// For storing.
     pub fn to_pairs(&self) -> Vec<i64> {
         self.0.iter().flat_map(|&(low, high)| [low as i64, high as i64]).collect()
@@ -147,6 +152,7 @@ mod tests {
             };
             let (a, b) = (of(&mut ours.iter().copied()), of(&mut theirs.iter().copied()));
             prop_assert_eq!(a.without(&b), of(&mut ours.difference(&theirs).copied()));
+            prop_assert_eq!(Ranges::up_to(bounds.0), of(&mut (1..=bounds.0)));
             let inside = |n: &u64| (bounds.0..=bounds.1).contains(n);
             prop_assert_eq!(a.within(bounds.0, bounds.1), of(&mut ours.iter().copied().filter(inside)));
         }

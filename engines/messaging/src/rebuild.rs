@@ -8,8 +8,8 @@ use deltran_events::topology::{self, Profile};
 use serde_json::{Value, json};
 
 use crate::broker::{Broker, BrokerError};
-use crate::stored::{HELD, MARK, REFILLED, STREAM_NOT_FOUND};
-use crate::topology::{Kind, Plan, Target, apply, plan};
+use crate::stored::{HELD, MARK, REFILLED};
+use crate::topology::{Kind, SERVER_METADATA, STREAM_NOT_FOUND, Target, TopologyError, actual, apply, plan, request};
 
 /// Asks relays to keep their events for now.
 ///
@@ -28,25 +28,28 @@ pub async fn release(broker: &Broker, stream: &str) -> Result<(), BrokerError> {
 }
 
 async fn mark(broker: &Broker, stream: &str, word: Option<&str>) -> Result<(), BrokerError> {
-    let mut config = request(broker, &format!("STREAM.INFO.{stream}"), &json!({})).await?["config"].take();
+    let target = Target::Stream(stream.to_owned());
+    let gone = || BrokerError(format!("there is no stream {stream}"));
+    let mut config = actual(broker, &target).await?.ok_or_else(gone)?;
     let mut metadata = own_metadata(&config);
     match word {
         Some(word) => drop(metadata.insert(MARK.to_owned(), json!(word))),
         None => drop(metadata.remove(MARK)),
     }
     config["metadata"] = metadata.into();
-    request(broker, &format!("STREAM.UPDATE.{stream}"), &config).await.map(drop)
+    request(broker, &target, format!("STREAM.UPDATE.{stream}"), &config).await?;
+    Ok(())
 }
 
 /// Metadata without what the server writes.
 fn own_metadata(config: &Value) -> serde_json::Map<String, Value> {
     let mut metadata = config["metadata"].as_object().cloned().unwrap_or_default();
-    metadata.retain(|key, _| !key.starts_with("_nats."));
+    metadata.retain(|key, _| !key.starts_with(SERVER_METADATA));
     metadata
 }
 
 /// Deletes a stream, where it is there, and creates it under the mark with `first_sequence`, as `config` says, or the
-/// catalog where nobody knows how it was; then its consumers.
+/// catalog where nobody knows how it was.
 ///
 /// # Errors
 /// Where the broker does not do it; doing it again is harmless.
@@ -66,31 +69,25 @@ pub async fn recreate(
     for source in config.get_mut("sources").and_then(Value::as_array_mut).into_iter().flatten() {
         source["opt_start_seq"] = 1.into();
     }
-    match request(broker, &format!("STREAM.DELETE.{stream}"), &json!({})).await {
-        Err(error) if !error.0.contains(&STREAM_NOT_FOUND.to_string()) => return Err(error),
-        _ => {}
+    let target = Target::Stream(stream.to_owned());
+    match request(broker, &target, format!("STREAM.DELETE.{stream}"), &json!({})).await {
+        Ok(_) | Err(TopologyError::Refused { code: STREAM_NOT_FOUND, .. }) => {}
+        Err(error) => return Err(error.into()),
     }
-    request(broker, &format!("STREAM.CREATE.{stream}"), &config).await?;
-    consumers(broker, profile, stream).await
-}
-
-/// Creates what consumers a stream lacks.
-///
-/// # Errors
-/// Where the broker does not do it.
-pub async fn consumers(broker: &Broker, profile: Profile, stream: &str) -> Result<(), BrokerError> {
-    let mut missing: Plan = plan(broker, profile, None).await.map_err(BrokerError::new)?;
-    missing.changes.retain(|change| {
-        change.kind == Kind::Create && matches!(&change.target, Target::Consumer(of, _) if of == stream)
-    });
-    apply(broker, &missing, false).await.map_err(BrokerError::new)?;
+    request(broker, &target, format!("STREAM.CREATE.{stream}"), &config).await?;
     Ok(())
 }
 
-async fn request(broker: &Broker, subject: &str, body: &Value) -> Result<Value, BrokerError> {
-    let answer: Value = broker.jetstream().request(subject.to_owned(), body).await.map_err(BrokerError::new)?;
-    match answer.get("error") {
-        None => Ok(answer),
-        Some(error) => Err(BrokerError(format!("{subject}: {error}"))),
-    }
+/// Creates what consumers these streams lack.
+///
+/// # Errors
+/// Where the broker does not do it.
+pub async fn consumers(broker: &Broker, profile: Profile, streams: &[&str]) -> Result<(), BrokerError> {
+    let mut missing = plan(broker, profile, None).await?;
+    missing.changes.retain(|change| {
+        change.kind == Kind::Create
+            && matches!(&change.target, Target::Consumer(of, _) if streams.contains(&of.as_str()))
+    });
+    apply(broker, &missing, false).await?;
+    Ok(())
 }

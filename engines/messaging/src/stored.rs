@@ -9,11 +9,11 @@ use bytes::Bytes;
 use deltran_kernel::Timestamp;
 use futures::stream::FuturesOrdered;
 use futures::{Stream, StreamExt};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::broker::{Broker, BrokerError};
+use crate::topology::{Target, info};
 
-pub(crate) const STREAM_NOT_FOUND: u64 = 10059;
 /// Key in the metadata of a stream that is not to be published to for now.
 pub const MARK: &str = "deltran.mark";
 /// The next message of a stream may take so long.
@@ -68,14 +68,7 @@ pub struct StreamState {
 /// # Errors
 /// Where the broker does not answer, or not in words that are known.
 pub async fn state(broker: &Broker, stream: &str) -> Result<Option<StreamState>, BrokerError> {
-    let answer: Value =
-        broker.jetstream().request(format!("STREAM.INFO.{stream}"), &json!({})).await.map_err(BrokerError::new)?;
-    if let Some(error) = answer.get("error") {
-        return match error["err_code"].as_u64() {
-            Some(STREAM_NOT_FOUND) => Ok(None),
-            _ => Err(BrokerError(format!("stream {stream}: {error}"))),
-        };
-    }
+    let Some(answer) = info(broker, &Target::Stream(stream.to_owned())).await? else { return Ok(None) };
     read_state(&answer).map(Some).ok_or_else(|| BrokerError(format!("stream {stream}: not understood: {answer}")))
 }
 
@@ -162,8 +155,6 @@ pub struct Again {
     pub subject: String,
     /// Its id, which is that of the message.
     pub event_id: uuid::Uuid,
-    /// `<event_type>/<version>`, where it is known.
-    pub schema: Option<String>,
     /// Its exact bytes.
     pub payload: Bytes,
 }
@@ -194,12 +185,13 @@ pub enum Answer {
 pub async fn publish_again(broker: &Broker, events: Vec<Again>) -> Vec<Answer> {
     let mut answers = FuturesOrdered::new();
     for event in events {
+        let schema = schema_of(&event.payload);
         let mut message = PublishMessage::build()
             .payload(event.payload)
             .message_id(event.event_id.to_string())
             .header("Content-Type", "application/json")
             .header(AGAIN, "1");
-        if let Some(schema) = event.schema {
+        if let Some(schema) = schema {
             message = message.header("Deltran-Schema", schema);
         }
         let sent = broker.jetstream().send_publish(event.subject, message).await;
@@ -218,9 +210,16 @@ pub async fn publish_again(broker: &Broker, events: Vec<Again>) -> Vec<Answer> {
     answers.collect().await
 }
 
+/// `<event_type>/<version>`, as an envelope says.
+fn schema_of(envelope: &[u8]) -> Option<String> {
+    let value: Value = serde_json::from_slice(envelope).ok()?;
+    Some(format!("{}/{}", value["event_type"].as_str()?, value["version"].as_str()?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn a_state_is_read_from_the_words_of_the_broker() {

@@ -13,9 +13,10 @@ use deltran_events::topology::Profile;
 use serde_json::{Value, json};
 
 use crate::broker::{Broker, BrokerError};
+pub(crate) use difference::SERVER_METADATA;
 pub use difference::{Difference, Effect};
 
-const STREAM_NOT_FOUND: u64 = 10059;
+pub(crate) const STREAM_NOT_FOUND: u64 = 10059;
 const CONSUMER_NOT_FOUND: u64 = 10014;
 /// Somebody else created it with another configuration since the plan was made.
 const TAKEN: [u64; 2] = [10058, 10148];
@@ -52,6 +53,15 @@ pub enum TopologyError {
     /// Differences that no update can remove. Nothing was changed.
     #[error("nothing was changed, because these differences cannot be removed in place:\n{0}")]
     Unchangeable(String),
+}
+
+impl From<TopologyError> for BrokerError {
+    fn from(error: TopologyError) -> Self {
+        match error {
+            TopologyError::Unavailable(error) => error,
+            other => Self::new(other),
+        }
+    }
 }
 
 /// A stream or a consumer.
@@ -253,19 +263,30 @@ fn consumer_request(stream: &str, name: &str, action: &str, config: &Value) -> (
 }
 
 /// The present configuration; `None` where it is not there.
-async fn actual(broker: &Broker, target: &Target) -> Result<Option<Value>, TopologyError> {
+pub(crate) async fn actual(broker: &Broker, target: &Target) -> Result<Option<Value>, TopologyError> {
+    Ok(info(broker, target).await?.map(|mut answer| answer["config"].take()))
+}
+
+/// Everything that the broker says about it; `None` where it is not there.
+pub(crate) async fn info(broker: &Broker, target: &Target) -> Result<Option<Value>, TopologyError> {
     let subject = match target {
         Target::Stream(name) => format!("STREAM.INFO.{name}"),
         Target::Consumer(stream, name) => format!("CONSUMER.INFO.{stream}.{name}"),
     };
     match request(broker, target, subject, &json!({})).await {
-        Ok(mut answer) => Ok(Some(answer["config"].take())),
+        Ok(answer) => Ok(Some(answer)),
         Err(TopologyError::Refused { code: STREAM_NOT_FOUND | CONSUMER_NOT_FOUND, .. }) => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-async fn request(broker: &Broker, target: &Target, subject: String, body: &Value) -> Result<Value, TopologyError> {
+/// A request to the broker's API about a stream or consumer.
+pub(crate) async fn request(
+    broker: &Broker,
+    target: &Target,
+    subject: String,
+    body: &Value,
+) -> Result<Value, TopologyError> {
     let answer: Value = broker
         .jetstream()
         .request(subject, body)

@@ -13,6 +13,7 @@ mod output;
 mod problem;
 mod serve;
 mod services;
+mod stage;
 mod topology;
 mod up;
 

@@ -42,14 +42,23 @@ impl Output {
         }
     }
 
-    /// A bar for long work, counting in `what`; hidden where no person looks on.
+    /// Whether a person looks on while a command runs.
+    pub fn watched(self) -> bool {
+        !self.json && std::io::stderr().is_terminal()
+    }
+
+    /// A bar for long work, counting in `what`.
     pub fn bar(self, what: &str) -> ProgressBar {
-        if self.json || !std::io::stderr().is_terminal() {
+        self.bar_like(&format!("{{bar:40}} {{human_pos}}/{{human_len}} {what}, {{eta}} left"), 0)
+    }
+
+    /// A bar for long work as a template of `indicatif` has it; hidden where nobody looks on.
+    pub fn bar_like(self, template: &str, length: u64) -> ProgressBar {
+        if !self.watched() {
             return ProgressBar::hidden();
         }
-        let style =
-            ProgressStyle::with_template(&format!("{{bar:40}} {{human_pos}}/{{human_len}} {what}, {{eta}} left"));
-        ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+        let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+        ProgressBar::new(length).with_style(style)
     }
 
     /// Prints one item of an endless answer: a JSON document on a line of its own, or a line of text. False where

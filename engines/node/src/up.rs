@@ -127,7 +127,10 @@ fn prepare_webhooks(config: &mut Config, data: &Path) -> Result<(), Problem> {
 }
 
 /// Checkpoints are signed without being configured: the key is in the data folder.
-fn prepare_audit(config: &mut Config, data: &Path) -> Result<(), Problem> {
+///
+/// # Errors
+/// Where the key cannot be written.
+pub(crate) fn prepare_audit(config: &mut Config, data: &Path) -> Result<(), Problem> {
     let section = deltran_audit::NAME;
     if !config.section::<deltran_audit::config::Settings>(section)?.key_files.is_empty() {
         return Ok(());

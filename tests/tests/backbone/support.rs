@@ -10,8 +10,9 @@ use deltran_events::data::transactions::ParticipantActivated;
 use deltran_events::topology::ConsumerSpec;
 use deltran_events::{Envelope, Event};
 use deltran_messaging::{ApplyError, Broker, Consumer, Delivery, Handler, Outgoing, Relay};
+pub use deltran_tests::api;
 use deltran_tests::{Backbone, Node};
-use serde_json::{Value, json};
+use serde_json::json;
 use sqlx::{PgConnection, PgPool};
 use std::sync::Arc;
 use tokio::task::JoinHandle;
@@ -169,13 +170,6 @@ pub async fn create_consumer(broker: &Broker, spec: &ConsumerSpec) {
     let config = spec.config_json(deltran_events::topology::Profile::Development);
     let body = json!({"stream_name": spec.stream, "config": config, "action": "create"});
     api(broker, &format!("CONSUMER.CREATE.{}.{}", spec.stream, spec.name), &body).await;
-}
-
-/// A request to the broker's API that must succeed.
-pub async fn api(broker: &Broker, subject: &str, body: &Value) -> Value {
-    let answer: Value = broker.jetstream().request(subject.to_owned(), body).await.unwrap();
-    assert!(answer.get("error").is_none(), "{subject}: {answer}");
-    answer
 }
 
 /// A stored message: subject, headers, bytes.

@@ -133,9 +133,7 @@ async fn what_is_not_safe_to_repair_is_listed_and_left_alone() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_stream_let_go_of_by_itself_is_no_difference() {
     let world = World::with(10, CONFIG).await;
-    let info: serde_json::Value =
-        world.stack.broker.jetstream().request(format!("STREAM.INFO.{STREAM}"), &json!({})).await.unwrap();
-    let mut config = info["config"].clone();
+    let mut config = world.api(&format!("STREAM.INFO.{STREAM}"), json!({})).await["config"].take();
     config["max_age"] = json!(1_000_000_000);
     config["duplicate_window"] = json!(100_000_000);
     world.api(&format!("STREAM.UPDATE.{STREAM}"), config).await;

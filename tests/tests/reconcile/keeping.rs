@@ -1,7 +1,7 @@
 //! A broker that forgets is noticed, and its streams come back above every known sequence with everything in them once.
 
 use deltran_messaging::stored;
-use deltran_tests::within;
+use deltran_tests::{made_anew, within};
 use serde_json::json;
 use std::time::Duration;
 
@@ -13,20 +13,6 @@ const PATIENCE: Duration = Duration::from_secs(120);
 impl World {
     async fn last(&self, stream: &str) -> u64 {
         stored::state(&self.stack.broker, stream).await.unwrap().unwrap().last_sequence
-    }
-
-    /// The loss of streams is noticed, and they begin above what was known and are published to.
-    async fn made_anew(&self, streams: &[(&str, u64)]) {
-        within(PATIENCE, "the streams to be made anew", async || {
-            for (stream, known) in streams {
-                let state = stored::state(&self.stack.broker, stream).await.ok()??;
-                if state.begins_at <= *known || state.mark.is_some() {
-                    return None;
-                }
-            }
-            Some(())
-        })
-        .await;
     }
 
     /// Numbers 1 to `n` stand once as leaves and in the stream, everything is equal and verifies.
@@ -55,20 +41,18 @@ async fn a_stream_that_is_emptied_cut_or_made_anew_from_1_comes_back() {
 
     let last = world.last(STREAM).await;
     world.api(&format!("STREAM.PURGE.{STREAM}"), json!({})).await;
-    world.made_anew(&[(STREAM, last)]).await;
+    made_anew(PATIENCE, &world.stack.broker, &[(STREAM, last)]).await;
     world.write(3).await;
     world.everything_once(23).await;
 
     let last = world.last(STREAM).await;
     world.api(&format!("STREAM.MSG.DELETE.{STREAM}"), json!({"seq": last - 5})).await;
-    world.made_anew(&[(STREAM, last)]).await;
+    made_anew(PATIENCE, &world.stack.broker, &[(STREAM, last)]).await;
     world.everything_once(23).await;
 
     // While its engine writes: deleted and created again by somebody who knows no better.
     let last = world.last(STREAM).await;
-    let info: serde_json::Value =
-        world.stack.broker.jetstream().request(format!("STREAM.INFO.{STREAM}"), &json!({})).await.unwrap();
-    let mut config = info["config"].clone();
+    let mut config = world.api(&format!("STREAM.INFO.{STREAM}"), json!({})).await["config"].take();
     config["first_seq"] = json!(0);
     let broken = async {
         world.api(&format!("STREAM.DELETE.{STREAM}"), json!({})).await;
@@ -78,7 +62,7 @@ async fn a_stream_that_is_emptied_cut_or_made_anew_from_1_comes_back() {
         world.stack.broker.jetstream().publish("events.risk.x.y", outside.into()).await.unwrap().await.unwrap();
     };
     tokio::join!(world.write(30), broken);
-    world.made_anew(&[(STREAM, last)]).await;
+    made_anew(PATIENCE, &world.stack.broker, &[(STREAM, last)]).await;
     world.standing().await;
     assert_eq!(world.leaves().await, (1..=53).collect::<Vec<_>>());
     world.equal().await;
@@ -99,14 +83,14 @@ async fn a_broker_that_was_rolled_back_or_lost_everything_comes_back() {
     world.standing().await;
     let known = [(STREAM, world.last(STREAM).await), ("AUDIT", world.last("AUDIT").await)];
     world.stack.nats.roll_back().await;
-    world.made_anew(&known).await;
+    made_anew(PATIENCE, &world.stack.broker, &known).await;
     world.write(5).await;
     world.everything_once(35).await;
 
     let known = [(STREAM, world.last(STREAM).await), ("AUDIT", world.last("AUDIT").await)];
     world.stack.nats.wipe().await;
     world.write(5).await;
-    world.made_anew(&known).await;
+    made_anew(PATIENCE, &world.stack.broker, &known).await;
     world.everything_once(40).await;
     let told: i64 = sqlx::query_scalar(
         "SELECT count(*) FROM audit.leaf WHERE event_type = 'reconciliation.mismatch' AND producer <> $1",

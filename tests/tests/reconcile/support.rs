@@ -15,7 +15,7 @@ use deltran_messaging::{Door, Outbox, Outgoing};
 use deltran_runtime::Db;
 use deltran_runtime::db::DbOptions;
 use deltran_runtime::metrics::Metrics;
-use deltran_tests::{Stack, eventually};
+use deltran_tests::{Stack, api, eventually};
 use sqlx::PgPool;
 
 pub const STREAM: &str = "RISK";
@@ -126,9 +126,8 @@ impl World {
             .unwrap()
     }
 
-    pub async fn api(&self, subject: &str, body: serde_json::Value) {
-        let answer: serde_json::Value = self.stack.broker.jetstream().request(subject.to_owned(), &body).await.unwrap();
-        assert!(answer.get("error").is_none(), "{subject}: {answer}");
+    pub async fn api(&self, subject: &str, body: serde_json::Value) -> serde_json::Value {
+        api(&self.stack.broker, subject, &body).await
     }
 
     pub async fn events_of(&self, event_type: &str) -> usize {

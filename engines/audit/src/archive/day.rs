@@ -6,6 +6,7 @@ use deltran_api::audit::v1::export_events_response::Part;
 use deltran_events::data::audit::PartitionArchived;
 use deltran_kernel::Timestamp;
 use deltran_messaging::{Door, Outgoing};
+use deltran_runtime::files::hash_of;
 use deltran_runtime::lease::{Epoch, RoundError};
 use deltran_runtime::{EngineContext, Failure};
 use tokio::sync::mpsc;
@@ -14,15 +15,13 @@ use super::source::StoredDay;
 use super::{Archive, ArchiveError};
 use crate::NAME;
 use crate::checkpoints::Publisher;
+use crate::domain::export::MANIFEST;
 use crate::domain::export::manifest::{Filter, Range};
-use crate::domain::export::{EVENTS, FRONTIER, MANIFEST};
-use crate::domain::leaf_hash;
-use crate::domain::merkle::{Frontier, Hash};
+use crate::domain::merkle::Hash;
 use crate::domain::note::Verifier;
-use crate::domain::retention::{Archived, completed_tile, root_of_tile, tiles_completed};
+use crate::domain::retention::{Archived, end_of, root_of_tile, tiles_completed};
 use crate::domain::tile::Tile;
 use crate::export::check::{Source, check};
-use crate::export::lines::{Lines, hash_of};
 use crate::export::pass::Formats;
 use crate::export::{Exporter, Order};
 use crate::history::History;
@@ -106,10 +105,6 @@ impl Archiver {
     /// Writes the tiles that the day filled and the files of its export; gives the digest of the manifest.
     async fn write(&self, day: &ClosedDay, place: &str) -> Result<[u8; 32], Failure> {
         let user = format!("{NAME}-engine");
-        // The export asks for checkpoints of both sizes; those of an archive are announced as such.
-        for size in [day.from, day.to] {
-            self.publisher.publish(size, "archive", &user).await?;
-        }
         for some in tiles_completed(day.from, day.to).collect::<Vec<_>>().chunks(TILES) {
             let found = self.tree.tiles(&some.iter().copied().collect()).await?;
             for tile in some {
@@ -119,12 +114,7 @@ impl Archiver {
             }
         }
         let order = Order {
-            range: Range {
-                from_leaf: day.from,
-                to_leaf: day.to,
-                from: Some(day.start),
-                to: Some(day.start.plus_seconds(24 * 3600)),
-            },
+            range: Range { from_leaf: day.from, to_leaf: day.to, from: Some(day.start), to: Some(end_of(day.start)) },
             filter: Filter::default(),
             formats: Formats::default(),
             since: None,
@@ -189,25 +179,5 @@ fn verified(
     if (range.from_leaf, range.to_leaf) != (from, to) || report.manifest.filter.is_some() {
         return Err(format!("it has leaves {} up to {}, not {from} up to {to}", range.from_leaf, range.to_leaf));
     }
-    tiles_of_events(source, from)
-}
-
-/// The roots of the tiles that the events of a day fill, grown from the frontier that they begin with.
-fn tiles_of_events(source: &StoredDay, from: u64) -> Result<BTreeMap<Tile, Hash>, String> {
-    let mut text = String::new();
-    let mut frontier = source.open(FRONTIER).map_err(|e| format!("{FRONTIER}: {e}"))?;
-    frontier.read_to_string(&mut text).map_err(|e| format!("{FRONTIER}: {e}"))?;
-    let hashes: Option<Vec<Hash>> = text.lines().map(|line| hex::decode(line).ok()?.try_into().ok()).collect();
-    let frontier = hashes.and_then(|hashes| Frontier::new(from, hashes));
-    let mut frontier = frontier.ok_or_else(|| format!("{FRONTIER} is not of size {from}"))?;
-    let mut lines = Lines::new(source.open(EVENTS).map_err(|e| format!("{EVENTS}: {e}"))?);
-    let mut tiles = BTreeMap::new();
-    while let Some(line) = lines.next().map_err(|e| format!("{EVENTS}: {e}"))? {
-        frontier.append(leaf_hash(line), |node, hash| {
-            if let Some(tile) = completed_tile(node) {
-                tiles.insert(tile, hash);
-            }
-        });
-    }
-    Ok(tiles)
+    Ok(report.tiles)
 }

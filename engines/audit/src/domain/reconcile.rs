@@ -74,10 +74,10 @@ pub struct Item {
 
 impl Item {
     /// Reads it out of the bytes, as the ledger does.
-    pub fn of(sequence: u64, subject: &str, payload: &[u8]) -> Self {
+    pub fn of(sequence: u64, subject: &str, payload: &Bytes) -> Self {
         let decoded = Envelope::decode(subject, payload);
         let producer = producer_of(subject, payload, decoded.as_ref().ok().map(|(envelope, _)| envelope));
-        let leaf = Leaf::of(subject, &Bytes::copy_from_slice(payload), &decoded, producer.as_ref());
+        let leaf = Leaf::of(subject, payload, &decoded, producer.as_ref());
         let event_id = leaf.columns.event_id;
         let name = match producer {
             Some((producer, seq)) => Name::Number(producer, seq),
@@ -98,8 +98,8 @@ impl Item {
 /// What the ledger has of the names that a window mentions.
 #[derive(Debug, Clone, Default)]
 pub struct Standing {
-    /// Index and hash of the leaves of a number, first leaf first.
-    pub numbers: BTreeMap<(String, u64), Vec<(u64, LeafHash)>>,
+    /// Hash of the first leaf of a number.
+    pub numbers: BTreeMap<(String, u64), LeafHash>,
     /// Index and hash of the leaves of an id.
     pub events: BTreeMap<Uuid, Vec<(u64, LeafHash)>>,
     /// Keys of events without number that were recorded.
@@ -121,15 +121,6 @@ impl Recorded {
     }
 }
 
-/// What may be done about a difference.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Remedy {
-    /// Publish the event again, under this id.
-    Publish(Uuid),
-    /// Nothing that is safe; the difference says why.
-    None,
-}
-
 /// Something that is not everywhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
@@ -149,8 +140,8 @@ pub struct Difference {
     pub subject: String,
     /// In words.
     pub detail: String,
-    /// What may be done.
-    pub remedy: Remedy,
+    /// The id under which it may be published again; none where that is not safe, and `detail` says why.
+    pub remedy: Option<Uuid>,
 }
 
 impl Difference {
@@ -165,7 +156,7 @@ impl Difference {
             event_id: item.event_id,
             subject: item.subject.clone(),
             detail: detail.to_owned(),
-            remedy: item.event_id.filter(|_| safe).map_or(Remedy::None, Remedy::Publish),
+            remedy: item.event_id.filter(|_| safe),
         }
     }
 
@@ -177,7 +168,7 @@ impl Difference {
 }
 
 enum Verdict {
-    /// It is the leaf of this index, where that is known.
+    /// It is the leaf of this index, where its number does not say which.
     Stands(Option<u64>),
     Absent,
     Differs,
@@ -185,9 +176,9 @@ enum Verdict {
 
 fn judge(item: &Item, standing: &Standing) -> Verdict {
     match &item.name {
-        Name::Number(producer, seq) => match standing.numbers.get(&(producer.clone(), *seq)).map(Vec::as_slice) {
-            None | Some([]) => Verdict::Absent,
-            Some([(index, hash), ..]) if *hash == item.hash => Verdict::Stands(Some(*index)),
+        Name::Number(producer, seq) => match standing.numbers.get(&(producer.clone(), *seq)) {
+            None => Verdict::Absent,
+            Some(hash) if *hash == item.hash => Verdict::Stands(None),
             Some(_) => Verdict::Differs,
         },
         Name::Key((id, hash, _)) if !id.is_nil() => {
@@ -376,7 +367,7 @@ pub fn lacking(leaf: &LeafHead, sides: &mut BTreeMap<String, StreamSide>, now: T
             event_id: leaf.event_id,
             subject: leaf.subject.clone(),
             detail: format!("leaf {} stands in the ledger, and the stream should still hold it", leaf.index),
-            remedy: leaf.event_id.map_or(Remedy::None, Remedy::Publish),
+            remedy: leaf.event_id,
         });
     }
     differences
@@ -420,24 +411,9 @@ pub fn outbox_row(
     }
 }
 
-/// The numbers 1 … `assigned` of a producer that are neither in `standing`, nor told of in `absent`, as ranges.
-pub fn nowhere(assigned: u64, standing: Option<&Ranges>, absent: Option<&Ranges>) -> Vec<(u64, u64)> {
-    let mut known: Vec<(u64, u64)> =
-        standing.into_iter().chain(absent).flat_map(|ranges| ranges.iter().collect::<Vec<_>>()).collect();
-    known.sort_unstable();
-    let mut next = 1;
-    let mut gaps = Vec::new();
-    for (low, high) in known {
-        if low > next {
-            gaps.push((next, (low - 1).min(assigned)));
-        }
-        next = next.max(high.saturating_add(1));
-    }
-    if next <= assigned {
-        gaps.push((next, assigned));
-    }
-    gaps.retain(|(low, high)| low <= high && *low <= assigned);
-    gaps
+/// The numbers 1 … `assigned` of a producer that are neither in `standing`, nor told of in `absent`.
+pub fn nowhere(assigned: u64, standing: Option<&Ranges>, absent: Option<&Ranges>) -> Ranges {
+    standing.into_iter().chain(absent).fold(Ranges::up_to(assigned), |left, known| left.without(known))
 }
 
 /// A number that a producer gave out and that is found nowhere, or one that stands and that it never gave out.
@@ -451,7 +427,7 @@ pub fn number(kind: Kind, producer: &str, seq: u64, detail: &str) -> Difference 
         event_id: None,
         subject: String::new(),
         detail: detail.to_owned(),
-        remedy: Remedy::None,
+        remedy: None,
     }
 }
 

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use deltran_kernel::Timestamp;
 use deltran_messaging::ranges::Ranges;
 
-use super::merkle::{Frontier, Hash, Node, node_hash};
-use super::tile::{HEIGHT, Tile, WIDTH};
+use super::merkle::{Frontier, Hash, Node};
+use super::tile::{HEIGHT, Tile, WIDTH, root_of_row};
 
 /// The highest level of which a tile can end at a leaf that can be counted.
 const LAST_LEVEL: u8 = 63 / HEIGHT - 1;
@@ -41,14 +41,7 @@ pub fn completed_tile(node: Node) -> Option<Tile> {
 
 /// The hash of the subtree that a full tile stands for. None where it is not full.
 pub fn root_of_tile(hashes: &[Hash]) -> Option<Hash> {
-    let mut row = hashes.to_vec();
-    if row.len() as u64 != WIDTH {
-        return None;
-    }
-    while row.len() > 1 {
-        row = row.chunks(2).map(|pair| node_hash(&pair[0], &pair[1])).collect();
-    }
-    row.pop()
+    if hashes.len() as u64 == WIDTH { root_of_row(hashes.to_vec()) } else { None }
 }
 
 /// The hashes of a full tile out of its bytes. None where it is not full.
@@ -151,7 +144,7 @@ pub struct Cut {
 }
 
 /// The first moment after a day.
-fn end_of(day: Timestamp) -> Timestamp {
+pub fn end_of(day: Timestamp) -> Timestamp {
     day.plus_seconds(24 * 3600)
 }
 

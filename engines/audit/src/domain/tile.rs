@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use super::merkle::{Hash, Node, Plan, node_hash};
+use super::merkle::{Hash, Node, Plan, fill, node_hash};
 
 /// Heights of the tree per level of tiles.
 pub const HEIGHT: u8 = 8;
@@ -117,6 +117,11 @@ pub fn tiles_for(plan: &Plan) -> BTreeSet<Tile> {
     plan.iter().flatten().map(|node| Tile::of(*node)).collect()
 }
 
+/// Fills a plan in out of tiles. `None` where a tile is missing or too short.
+pub fn filled(plan: &Plan, tiles: &BTreeMap<Tile, Vec<Hash>>) -> Option<Vec<Hash>> {
+    fill(plan, &hashes_for(plan, tiles)?)
+}
+
 /// The hashes of a plan's subtrees out of tiles. `None` where a tile is missing or too short.
 pub fn hashes_for(plan: &Plan, tiles: &BTreeMap<Tile, Vec<Hash>>) -> Option<BTreeMap<Node, Hash>> {
     plan.iter().flatten().map(|node| Some((*node, hash_in(*node, tiles.get(&Tile::of(*node))?)?))).collect()
@@ -126,7 +131,11 @@ pub fn hashes_for(plan: &Plan, tiles: &BTreeMap<Tile, Vec<Hash>>) -> Option<BTre
 fn hash_in(node: Node, tile: &[Hash]) -> Option<Hash> {
     let above = node.height % HEIGHT;
     let first = usize::try_from((node.index << above) % WIDTH).ok()?;
-    let mut row = tile.get(first..first + (1 << above))?.to_vec();
+    root_of_row(tile.get(first..first + (1 << above))?.to_vec())
+}
+
+/// The root over a row of hashes whose number is a power of two. `None` where it is empty.
+pub(super) fn root_of_row(mut row: Vec<Hash>) -> Option<Hash> {
     while row.len() > 1 {
         row = row.chunks(2).map(|pair| node_hash(&pair[0], &pair[1])).collect();
     }
@@ -136,7 +145,7 @@ fn hash_in(node: Node, tile: &[Hash]) -> Option<Hash> {
 #[cfg(test)]
 mod tests {
     use super::super::leaf_hash;
-    use super::super::merkle::{Frontier, consistency_plan, fill, frontier_nodes, inclusion_plan, root_of_inclusion};
+    use super::super::merkle::{Frontier, consistency_plan, frontier_nodes, inclusion_plan, root_of_inclusion};
     use super::*;
 
     #[test]

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::lines::{Lines, hash_of};
+use deltran_runtime::files::hash_of;
+
+use super::lines::Lines;
 use crate::domain::checkpoint::{Checkpoint, ConsistencyProof, InclusionProof};
 use crate::domain::export::beside::Beside;
 use crate::domain::export::manifest::{FileEntry, Manifest, verify_signature};
@@ -16,6 +18,8 @@ use crate::domain::leaf_hash;
 use crate::domain::merkle::{Frontier, Hash, root_of_inclusion};
 use crate::domain::note::Verifier;
 use crate::domain::report::Check;
+use crate::domain::retention::completed_tile;
+use crate::domain::tile::Tile;
 use crate::domain::wrapper::wrap;
 
 /// The largest file that is read whole: a manifest with its ranges, a message of the broker.
@@ -74,6 +78,8 @@ pub struct Report {
     pub checks: Vec<Check>,
     /// The first leaf that differs, where one does.
     pub first: Option<u64>,
+    /// The roots of the tiles that the leaves of a whole export fill.
+    pub tiles: BTreeMap<Tile, Hash>,
 }
 
 impl Report {
@@ -126,7 +132,7 @@ pub fn check(
     let mut walk = Walk::new(source, &known);
     walk.run(tell)?;
     checks.push(walk.leaves());
-    checks.push(if known.manifest.filter.is_some() { walk.proofs() } else { walk.tree(source) });
+    checks.push(if known.manifest.filter.is_some() { walk.proofs() } else { walk.tree() });
     checks.push(walk.summary());
     checks.push(producers(&known.manifest));
     if let Some(windows) = &known.manifest.summary.windows {
@@ -143,7 +149,8 @@ pub fn check(
         checks.push(check_of("since", held(source, &known, keys, since)));
     }
     let first = walk.first.as_ref().map(|(leaf, _)| *leaf);
-    Ok(Report { checks, first, manifest: known.manifest })
+    let tiles = std::mem::take(&mut walk.tiles);
+    Ok(Report { checks, first, tiles, manifest: known.manifest })
 }
 
 fn check_of(name: &str, outcome: Result<String, String>) -> Check {
@@ -165,9 +172,20 @@ fn whole(source: &dyn Source, name: &str) -> Result<Option<Vec<u8>>, String> {
     if bytes.len() as u64 > WHOLE { Err(format!("{name} is larger than {WHOLE} bytes")) } else { Ok(Some(bytes)) }
 }
 
+fn whole_of(source: &dyn Source, name: &str) -> Result<Vec<u8>, String> {
+    whole(source, name)?.ok_or_else(|| format!("{name} is missing"))
+}
+
 fn text(source: &dyn Source, name: &str) -> Result<String, String> {
-    let bytes = whole(source, name)?.ok_or_else(|| format!("{name} is missing"))?;
-    String::from_utf8(bytes).map_err(|_| format!("{name} is not UTF-8"))
+    String::from_utf8(whole_of(source, name)?).map_err(|_| format!("{name} is not UTF-8"))
+}
+
+/// The frontier that a whole export begins with.
+fn start(source: &dyn Source, size: u64) -> Result<Frontier, String> {
+    let text = text(source, FRONTIER)?;
+    let hashes: Option<Vec<Hash>> = text.lines().map(|l| hex::decode(l).ok()?.try_into().ok()).collect();
+    let frontier = hashes.and_then(|hashes| Frontier::new(size, hashes));
+    frontier.ok_or_else(|| format!("{FRONTIER} does not have the hashes of a tree of {size} leaves"))
 }
 
 fn signed(source: &dyn Source, manifest: &Manifest, bytes: &[u8], keys: &[Verifier]) -> Result<String, String> {
@@ -275,7 +293,11 @@ struct Walk<'a> {
     source: &'a dyn Source,
     known: &'a Known,
     tally: Tally,
+    /// The frontier that a whole export begins with, or what is wrong with it; and that which its leaves grow.
+    begun: Result<Frontier, String>,
     frontier: Option<Frontier>,
+    /// The roots of the tiles that they fill.
+    tiles: BTreeMap<Tile, Hash>,
     events: u64,
     last: Option<u64>,
     raw: u64,
@@ -289,11 +311,17 @@ struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     fn new(source: &'a dyn Source, known: &'a Known) -> Self {
+        let begun = match known.manifest.filter {
+            None => start(source, known.manifest.range.from_leaf),
+            Some(_) => Err("a filtered export grows no tree".to_owned()),
+        };
         Self {
             source,
             known,
             tally: Tally::default(),
-            frontier: None,
+            frontier: begun.clone().ok(),
+            begun,
+            tiles: BTreeMap::new(),
             events: 0,
             last: None,
             raw: 0,
@@ -314,7 +342,6 @@ impl<'a> Walk<'a> {
 
     /// Reads both files side by side; each is read and hashed ahead on a thread of its own.
     fn run(&mut self, tell: &mut dyn FnMut(u64, u64)) -> Result<(), String> {
-        self.frontier = self.start();
         let open = |name: &str| self.source.open(name).map_err(|e| format!("{name}: {e}"));
         let (mut events, mut besides) = (Lines::new(open(EVENTS)?), Lines::new(open(BESIDE)?));
         let total = self.known.manifest.summary.events;
@@ -344,17 +371,15 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// The frontier of the range's beginning; what is wrong with it is said later.
-    fn start(&self) -> Option<Frontier> {
-        let text = text(self.source, FRONTIER).ok()?;
-        let hashes: Option<Vec<Hash>> = text.lines().map(|l| hex::decode(l).ok()?.try_into().ok()).collect();
-        Frontier::new(self.known.manifest.range.from_leaf, hashes?)
-    }
-
     fn leaf(&mut self, expected: u64, event: &[u8], beside: &[u8]) {
         let hash = leaf_hash(event);
         if let Some(frontier) = &mut self.frontier {
-            frontier.append(hash, |_, _| {});
+            let tiles = &mut self.tiles;
+            frontier.append(hash, |node, root| {
+                if let Some(tile) = completed_tile(node) {
+                    tiles.insert(tile, root);
+                }
+            });
         }
         let beside = match Beside::read(beside) {
             Ok(beside) => beside,
@@ -422,15 +447,12 @@ impl<'a> Walk<'a> {
         check_of("leaves", outcome)
     }
 
-    fn tree(&self, source: &dyn Source) -> Check {
-        let Known { start, end, manifest, .. } = self.known;
+    fn tree(&self) -> Check {
+        let Known { start, end, .. } = self.known;
         let outcome = (|| {
             let start = start.as_ref().map_err(Clone::clone)?;
             let end = end.as_ref().map_err(Clone::clone)?;
-            text(source, FRONTIER)?;
-            let begin = self.start().ok_or_else(|| {
-                format!("{FRONTIER} does not have the hashes of a tree of {} leaves", manifest.range.from_leaf)
-            })?;
+            let begin = self.begun.as_ref().map_err(Clone::clone)?;
             if begin.root() != start.root {
                 return Err(format!("{FRONTIER} does not lead to the root in {START}"));
             }
@@ -483,10 +505,6 @@ impl<'a> Walk<'a> {
         };
         check_of("totals", outcome)
     }
-}
-
-fn whole_of(source: &dyn Source, name: &str) -> Result<Vec<u8>, String> {
-    whole(source, name)?.ok_or_else(|| format!("{name} is missing"))
 }
 
 fn totals_in_words(summary: &Summary) -> String {

@@ -4,6 +4,7 @@ use std::io::{self, Read};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::{self, JoinHandle};
 
+use memchr::memchr;
 use sha2::{Digest, Sha256};
 
 /// Bytes read at once.
@@ -37,13 +38,12 @@ impl Lines {
                 let last = !matches!(outcome, Ok(n) if n > 0);
                 hash.update(&block);
                 size += block.len() as u64;
-                // Where nobody takes lines any more the rest is still hashed.
-                let _nobody = match outcome {
+                let sent = match outcome {
                     Ok(0) => Ok(()),
                     Ok(_) => sender.send(Ok(block)),
                     Err(error) => sender.send(Err(error)),
                 };
-                if last {
+                if last || sent.is_err() {
                     return (size, hex::encode(hash.finalize()));
                 }
             }
@@ -61,7 +61,7 @@ impl Lines {
         self.begun.clear();
         loop {
             let rest = self.block.get(self.at..).unwrap_or_default();
-            if let Some(end) = memchr(rest) {
+            if let Some(end) = memchr(b'\n', rest) {
                 let from = self.at;
                 self.at += end + 1;
                 if self.begun.is_empty() {
@@ -95,34 +95,16 @@ impl Lines {
 
     /// Size and SHA-256 of the whole file.
     pub fn finish(mut self) -> (u64, String) {
-        self.blocks = None;
+        // The rest is still read, so that it is hashed.
+        self.blocks.take().into_iter().flatten().for_each(drop);
         self.reader.take().and_then(|reader| reader.join().ok()).unwrap_or_default()
-    }
-}
-
-fn memchr(bytes: &[u8]) -> Option<usize> {
-    bytes.iter().position(|byte| *byte == b'\n')
-}
-
-/// Size and SHA-256 of a file.
-///
-/// # Errors
-/// What the system says.
-pub fn hash_of(file: &mut dyn Read) -> io::Result<(u64, String)> {
-    let (mut hash, mut size, mut block) = (Sha256::new(), 0, vec![0; BLOCK]);
-    loop {
-        match file.read(&mut block)? {
-            0 => return Ok((size, hex::encode(hash.finalize()))),
-            n => {
-                hash.update(block.get(..n).unwrap_or_default());
-                size += n as u64;
-            }
-        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use deltran_runtime::files::hash_of;
+
     use super::*;
 
     fn lines(text: &[u8]) -> (Vec<Vec<u8>>, bool, (u64, String)) {

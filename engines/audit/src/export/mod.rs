@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use deltran_api::audit::v1 as pb;
 use deltran_events::data::audit::ExportCompleted;
 use deltran_kernel::Timestamp;
+use deltran_messaging::ranges::Ranges;
 use deltran_messaging::{Door, Outgoing};
 use deltran_runtime::{EngineContext, Failure, FailureKind};
 use tokio::sync::mpsc;
@@ -21,14 +22,13 @@ use crate::checkpoints::Publisher;
 use crate::domain::check::StoredLeaf;
 use crate::domain::checkpoint::{Checkpoint, ConsistencyProof, InclusionProof};
 use crate::domain::export::manifest::{COMPLETE, Filter, INCLUDED, Manifest, Range, signed_text};
-use crate::domain::export::tally::left_out;
 use crate::domain::export::{
     BESIDE, CSV, END, EVENTS, FRONTIER, MANIFEST, PARQUET, README, SIGNATURE, SINCE, START, proof_file, readme,
 };
-use crate::domain::merkle::{Frontier, consistency_plan, fill, inclusion_plan, is_consistent};
-use crate::domain::tile::{hashes_for, tiles_for};
+use crate::domain::merkle::{Frontier, consistency_plan, inclusion_plan};
+use crate::domain::tile::{filled, tiles_for};
 use crate::history::History;
-use crate::notary::NotaryError;
+use crate::notary::one_history;
 use crate::store::{Cuts, Kept, Ledger, Tree};
 
 /// Leaves read at once.
@@ -98,7 +98,7 @@ impl Exporter {
     /// # Errors
     /// Where the ledger does not verify, there is no key, or nobody listens.
     pub async fn run(&self, order: &Order, announce: bool, to: &Sender) -> Result<Exported, Failure> {
-        let ends = self.ends(order).await?;
+        let ends = self.ends(order, if announce { "export" } else { "archive" }).await?;
         send(to, pb::export_events_response::Part::Plan(self.plan(order))).await?;
         let files = Files::new(order.have.clone());
         let pass = Pass::new(ends.frontier.clone(), order.filter.clone(), order.formats, files).map_err(refused)?;
@@ -135,10 +135,10 @@ impl Exporter {
     }
 
     /// Checkpoints of exactly the sizes at which the range begins and ends, published, and what leads to them.
-    async fn ends(&self, order: &Order) -> Result<Ends, Failure> {
+    async fn ends(&self, order: &Order, reason: &str) -> Result<Ends, Failure> {
         let (from, to) = (order.range.from_leaf, order.range.to_leaf);
-        let end = self.publisher.publish(to, "export", &order.user).await?;
-        let start = self.publisher.publish(from, "export", &order.user).await?;
+        let start = self.publisher.publish(from, reason, &order.user).await?;
+        let end = self.publisher.publish(to, reason, &order.user).await?;
         let gone = || not_online(format!("hashes of the ledger of size {from} are not in the database"));
         let frontier = self.tree.frontier_at(from).await?.ok_or_else(gone)?;
         if frontier.root() != start.root {
@@ -153,10 +153,7 @@ impl Exporter {
                     return Err(Failure::malformed("since", message));
                 };
                 let hashes = self.history.hashes(&plan).await?;
-                if !is_consistent(held.size, &held.root, to, &end.root, &hashes) {
-                    let why = format!("its root is not that of the first {} leaves", held.size);
-                    return Err(NotaryError::Fork { signed: held.size, why }.into());
-                }
+                one_history(held, to, &end.root, &hashes)?;
                 Some(ConsistencyProof { old: held.size, hashes, checkpoint: end.note.clone() })
             }
         };
@@ -203,7 +200,7 @@ impl Exporter {
         let tiles = self.tree.tiles(&wanted).await?;
         for (index, plan) in passed.into_iter().zip(plans) {
             let gone = || not_online(format!("hashes that the proof of leaf {index} needs are not in the database"));
-            let hashes = hashes_for(&plan, &tiles).and_then(|hashes| fill(&plan, &hashes)).ok_or_else(gone)?;
+            let hashes = filled(&plan, &tiles).ok_or_else(gone)?;
             let proof = InclusionProof { index, hashes, checkpoint: ends.end.note.clone() };
             pass.files().put(&proof_file(index), proof.text().as_bytes());
         }
@@ -214,11 +211,11 @@ impl Exporter {
     fn conclude(&self, order: &Order, ends: &Ends, pass: &mut Pass) -> Result<Exported, Failure> {
         let notary = self.publisher.notary();
         let whole = order.filter.is_empty();
-        let none = BTreeMap::new();
-        let left = |all: &BTreeMap<_, _>, some: &BTreeMap<String, _>| {
-            let each = all.iter().map(|(name, all): (&String, _)| (name.clone(), left_out(all, some.get(name))));
-            each.filter(|(_, ranges)| !ranges.is_empty()).collect()
-        };
+        let (tally, none) = (pass.tally(), Ranges::default());
+        let left = pass.all().iter().map(|(name, all)| {
+            let left = all.without(tally.producers().get(name).unwrap_or(&none));
+            (name.clone(), left.iter().collect::<Vec<_>>())
+        });
         let mut manifest = Manifest {
             version: Manifest::version(),
             origin: notary.origin().to_owned(),
@@ -229,8 +226,8 @@ impl Exporter {
             range: order.range.clone(),
             filter: (!whole).then(|| order.filter.clone()),
             proves: if whole { COMPLETE } else { INCLUDED }.to_owned(),
-            summary: pass.tally().summary(order.range.from_leaf, whole),
-            left_out: left(if whole { &none } else { pass.all() }, pass.tally().producers()),
+            summary: tally.summary(order.range.from_leaf, whole),
+            left_out: left.filter(|(_, ranges)| !ranges.is_empty()).collect(),
             since: order.since.as_ref().map(|held| held.size),
             files: Vec::new(),
         };
@@ -289,7 +286,8 @@ impl Exporter {
             Some(at) => self.ledger.first_since(at).await?.min(to_leaf),
             None => 0,
         };
-        if let (Some(at), Some(until)) = (from, self.cuts.until().await?)
+        if let Some(at) = from
+            && let Some(until) = self.cuts.until().await?
             && at < until
         {
             return Err(self.below_the_cut(format!("what was recorded from {at} up to {until}")).await?);

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use deltran_messaging::ranges::Ranges;
+use memchr::memmem;
 use parquet::errors::ParquetError;
 
 use super::files::{Files, Piece};
@@ -36,7 +37,6 @@ pub enum PassError {
 /// The state of a pass.
 pub struct Pass {
     filter: Filter,
-    next: u64,
     frontier: Frontier,
     tally: Tally,
     /// Numbers of all events of the range, also of those that the filter leaves out.
@@ -56,7 +56,6 @@ impl Pass {
     pub fn new(start: Frontier, filter: Filter, formats: Formats, files: Files) -> Result<Self, PassError> {
         let mut pass = Self {
             filter,
-            next: start.size(),
             frontier: start,
             tally: Tally::default(),
             all: BTreeMap::new(),
@@ -76,7 +75,7 @@ impl Pass {
     /// # Errors
     /// Where it is not the next one, or not what its hash says: nothing is handed out that does not verify.
     pub fn step(&mut self, leaf: &StoredLeaf) -> Result<(), PassError> {
-        let index = self.next;
+        let index = self.next();
         let wrong = |what: String| PassError::Leaf { leaf: index, what };
         if leaf.leaf_index != i64::try_from(index).unwrap_or(i64::MAX) {
             return Err(wrong("it is missing".to_owned()));
@@ -85,7 +84,6 @@ impl Pass {
         if leaf.leaf_hash != hash {
             return Err(wrong("leaf_hash is not the hash of its envelope".to_owned()));
         }
-        self.next += 1;
         self.frontier.append(hash, |_, _| {});
         let beside = Beside::of(leaf);
         let part = match &beside.invalid {
@@ -151,7 +149,7 @@ impl Pass {
 
     /// The leaf that comes next.
     pub fn next(&self) -> u64 {
-        self.next
+        self.frontier.size()
     }
 
     /// The tree's right edge before that leaf.
@@ -207,7 +205,7 @@ fn passes(filter: &Filter, leaf: &StoredLeaf) -> bool {
 /// Whether a line holds a text as a whole JSON string.
 fn names(line: &[u8], text: &str) -> bool {
     let quoted = format!("\"{text}\"");
-    let quick = line.windows(quoted.len()).any(|window| window == quoted.as_bytes());
+    let quick = memmem::find(line, quoted.as_bytes()).is_some();
     // A line of another publisher may spell the same text with escapes.
     quick
         || (line.contains(&b'\\') && Line::read(line).is_ok_and(|l| l.metadata.participant_id.as_deref() == Some(text)))

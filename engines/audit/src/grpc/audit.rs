@@ -72,7 +72,8 @@ impl Audit {
         let page = wire::page::<u64>(request.page.as_ref())?;
         let filter = filter(&request)?;
         note_access(&self.context, &self.door, &caller, describe(&filter, page.after)).await?;
-        if let (Some(from), Some(until)) = (filter.from, self.cuts.until().await?)
+        if let Some(from) = filter.from
+            && let Some(until) = self.cuts.until().await?
             && from < until
         {
             let message = format!(
@@ -101,7 +102,9 @@ impl Audit {
         let (leaf, name) = match (key, id) {
             (Key::LeafIndex(index), _) => {
                 let leaf = self.ledger.at(i64::try_from(index).unwrap_or(i64::MAX)).await?;
-                if let (None, Some(gone)) = (&leaf, self.cuts.day_of(index).await?) {
+                if leaf.is_none()
+                    && let Some(gone) = self.cuts.day_of(index).await?
+                {
                     return Err(archived(format_args!("leaf {index}"), &gone));
                 }
                 (leaf, format!("at leaf_index {index}"))

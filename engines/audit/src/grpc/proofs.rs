@@ -11,10 +11,10 @@ use tonic::{Request, Status};
 use super::{archived, note_access};
 use crate::checkpoints::Publisher;
 use crate::domain::checkpoint::{Checkpoint, InclusionProof};
-use crate::domain::merkle::{consistency_plan, inclusion_plan, is_consistent};
+use crate::domain::merkle::{consistency_plan, inclusion_plan};
 use crate::domain::tile::{HEIGHT, TilePath, WIDTH, tiles_of};
 use crate::history::History;
-use crate::notary::NotaryError;
+use crate::notary::one_history;
 use crate::store::{Checkpoints, Cuts, Kept, Ledger};
 
 /// Files of a log under way to a slow reader.
@@ -155,7 +155,9 @@ impl Proofs {
         let (found, name) = match key {
             Key::LeafIndex(index) => {
                 let found = self.ledger.at(i64::try_from(*index).unwrap_or(i64::MAX)).await?;
-                if let (None, Some(gone)) = (&found, self.cuts.day_of(*index).await?) {
+                if found.is_none()
+                    && let Some(gone) = self.cuts.day_of(*index).await?
+                {
                     let Some(archive) = self.history.archive().filter(|_| !gone.place.is_empty()) else {
                         return Err(archived(format_args!("leaf {index}"), &gone));
                     };
@@ -217,10 +219,7 @@ impl Proofs {
         let hashes = self.history.hashes(&plan).await?;
         let from_checkpoint = match note {
             Some((held, note)) => {
-                if !is_consistent(held.size, &held.root, to.size, &to.root, &hashes) {
-                    let why = format!("its root is not that of the first {} leaves", held.size);
-                    return Err(NotaryError::Fork { signed: held.size, why }.into());
-                }
+                one_history(&held, to.size, &to.root, &hashes)?;
                 note
             }
             None if from == 0 => String::new(),

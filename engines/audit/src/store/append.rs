@@ -126,15 +126,24 @@ async fn known(tx: &mut PgConnection, arrivals: &[Arrival<'_>], recorded_at: Tim
 
 /// Notes which positions of streams were received, repeated events too.
 async fn note(tx: &mut PgConnection, arrivals: &[Arrival<'_>]) -> Result<(), DbError> {
-    let streams: Vec<String> = streams_of(arrivals).into_iter().collect();
+    let mut received = received(&mut *tx, streams_of(arrivals).into_iter().collect()).await?;
+    note_positions(arrivals, &mut received);
+    note_received(tx, &received).await
+}
+
+/// What was received of streams, as far as anything was. Whoever adds to it holds `log_head`.
+pub(super) async fn received(tx: &mut PgConnection, streams: Vec<String>) -> Result<BTreeMap<String, Ranges>, DbError> {
     let rows: Vec<(String, Vec<i64>)> =
         sqlx::query_as("SELECT stream, ranges FROM stream_received WHERE stream = ANY($1)")
-            .bind(&streams)
-            .fetch_all(&mut *tx)
+            .bind(streams)
+            .fetch_all(tx)
             .await?;
-    let mut received = super::read::to_ranges(rows)?;
-    note_positions(arrivals, &mut received);
-    let (streams, ranges) = texts(&received);
+    super::read::to_ranges(rows)
+}
+
+/// Notes what was received of streams.
+pub(super) async fn note_received(tx: &mut PgConnection, received: &BTreeMap<String, Ranges>) -> Result<(), DbError> {
+    let (streams, ranges) = texts(received);
     sqlx::query(
         "INSERT INTO stream_received (stream, ranges)
          SELECT r.stream, r.ranges::bigint[] FROM UNNEST($1::text[], $2::text[]) AS r (stream, ranges)
@@ -180,6 +189,7 @@ async fn insert_raw(
     Ok(())
 }
 
-fn leaf_hash(stored: Vec<u8>) -> Result<LeafHash, DbError> {
+/// A leaf hash as it is stored.
+pub(super) fn leaf_hash(stored: Vec<u8>) -> Result<LeafHash, DbError> {
     stored.try_into().map_err(|_| DbError::corrupt("a leaf hash does not have 32 bytes"))
 }

@@ -10,6 +10,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use sqlx::{FromRow, PgConnection};
 
+use super::append::{note_received, received};
 use super::instant::Instant;
 use crate::domain::keep::Known;
 
@@ -114,29 +115,22 @@ impl Streams {
 
     /// Notes that sequences of streams hold what stands in the ledger, because this engine published it there: a stream
     /// that copies them may take it for the repetition that it is, and pass it over.
-    pub async fn published(tx: &mut PgConnection, positions: &BTreeMap<String, Vec<u64>>) -> Result<(), DbError> {
+    pub async fn published(&self, positions: &BTreeMap<String, Vec<u64>>) -> Result<(), DbError> {
+        if positions.is_empty() {
+            return Ok(());
+        }
+        let mut tx = self.db.begin().await?;
         // As each append does, so that neither overwrites what the other noted.
         sqlx::query("SELECT FROM log_head FOR UPDATE").execute(&mut *tx).await?;
+        let mut received = received(&mut tx, positions.keys().cloned().collect()).await?;
         for (stream, sequences) in positions {
-            let pairs: Option<Vec<i64>> = sqlx::query_scalar("SELECT ranges FROM stream_received WHERE stream = $1")
-                .bind(stream)
-                .fetch_optional(&mut *tx)
-                .await?;
-            let known = pairs.map(|pairs| (stream.clone(), pairs)).into_iter().collect();
-            let mut ranges = super::read::to_ranges(known)?.remove(stream).unwrap_or_default();
+            let ranges = received.entry(stream.clone()).or_default();
             for sequence in sequences {
                 ranges.insert(*sequence);
             }
-            sqlx::query(
-                "INSERT INTO stream_received (stream, ranges) VALUES ($1, $2)
-                 ON CONFLICT (stream) DO UPDATE SET ranges = EXCLUDED.ranges",
-            )
-            .bind(stream)
-            .bind(ranges.to_pairs())
-            .execute(&mut *tx)
-            .await?;
         }
-        Ok(())
+        note_received(&mut tx, &received).await?;
+        tx.commit().await
     }
 
     /// Notes that a stream is lost; `false` where it was noted before.

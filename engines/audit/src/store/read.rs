@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use deltran_kernel::Timestamp;
 use deltran_messaging::ranges::Ranges;
 use deltran_runtime::{Db, DbError};
-use sqlx::{FromRow, PgConnection};
+use sqlx::{FromRow, PgExecutor};
 use uuid::Uuid;
 
 use super::CONSUMER;
@@ -223,10 +223,7 @@ impl Ledger {
 
     /// The first leaf recorded at or after a moment; the size where there is none yet.
     pub async fn first_since(&self, at: Timestamp) -> Result<u64, DbError> {
-        let mut tx = self.db.begin().await?;
-        let leaf = first_at_or_after(&mut tx, at).await?;
-        tx.commit().await?;
-        Ok(leaf)
+        first_at_or_after(self.db.pool(), at).await
     }
 
     /// The first leaf recorded at or after a moment that is over: no leaf is recorded before it any more, because the
@@ -238,7 +235,7 @@ impl Ledger {
             .bind(Instant(at))
             .execute(&mut *tx)
             .await?;
-        let leaf = first_at_or_after(&mut tx, at).await?;
+        let leaf = first_at_or_after(&mut *tx, at).await?;
         tx.commit().await?;
         Ok(leaf)
     }
@@ -276,12 +273,12 @@ impl Ledger {
     }
 }
 
-async fn first_at_or_after(tx: &mut PgConnection, at: Timestamp) -> Result<u64, DbError> {
+async fn first_at_or_after(from: impl PgExecutor<'_>, at: Timestamp) -> Result<u64, DbError> {
     let leaf: i64 = sqlx::query_scalar(
         "SELECT coalesce((SELECT min(leaf_index) FROM leaf WHERE recorded_at >= $1), (SELECT size FROM log_head))",
     )
     .bind(Instant(at))
-    .fetch_one(tx)
+    .fetch_one(from)
     .await?;
     u64::try_from(leaf).map_err(DbError::corrupt)
 }

@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use deltran_kernel::Timestamp;
 use deltran_messaging::ranges::Ranges;
+use deltran_messaging::stored::Again;
 use deltran_runtime::{Db, DbError};
 use sqlx::{FromRow, PgConnection};
 use uuid::Uuid;
 
+use super::append::leaf_hash;
 use super::instant::Instant;
-use crate::domain::LeafHash;
 use crate::domain::reconcile::{Item, Kind, LeafHead, Name, Standing};
 use crate::domain::sequence::UnnumberedKey;
 use crate::domain::tally::Tally;
@@ -59,10 +60,9 @@ impl Comparison {
         }
         let mut standing = Standing::default();
         for (producer, wanted) in numbers {
-            for (seq, index, hash) in self.of_producer(producer, &wanted).await? {
+            for (seq, hash) in self.of_producer(producer, &wanted).await? {
                 if wanted.contains(&(seq as u64)) {
-                    let leaf = (number(index)?, hash_of(hash)?);
-                    standing.numbers.entry((producer.to_owned(), seq as u64)).or_default().push(leaf);
+                    standing.numbers.entry((producer.to_owned(), seq as u64)).or_insert(leaf_hash(hash)?);
                 }
             }
         }
@@ -74,7 +74,7 @@ impl Comparison {
             .fetch_all(self.db.pool())
             .await?;
             for (id, index, hash) in rows {
-                standing.events.entry(id).or_default().push((number(index)?, hash_of(hash)?));
+                standing.events.entry(id).or_default().push((number(index)?, leaf_hash(hash)?));
             }
         }
         if !keys.is_empty() {
@@ -83,14 +83,14 @@ impl Comparison {
         Ok(standing)
     }
 
-    /// Number, index and hash of a producer's leaves, first leaf first; of a dense range also those between.
-    async fn of_producer(&self, producer: &str, wanted: &BTreeSet<u64>) -> Result<Vec<(i64, i64, Vec<u8>)>, DbError> {
+    /// Number and hash of a producer's leaves, first leaf first; of a dense range also those between.
+    async fn of_producer(&self, producer: &str, wanted: &BTreeSet<u64>) -> Result<Vec<(i64, Vec<u8>)>, DbError> {
         let (Some(low), Some(high)) = (wanted.first(), wanted.last()) else { return Ok(Vec::new()) };
         let dense = high - low < wanted.len() as u64 * DENSE;
         let query = if dense {
             // One scan of each partition's index, instead of one for each number.
             sqlx::query_as(
-                "SELECT producer_seq, leaf_index, leaf_hash FROM leaf
+                "SELECT producer_seq, leaf_hash FROM leaf
                  WHERE producer = $1 AND producer_seq BETWEEN $2 AND $3 ORDER BY leaf_index",
             )
             .bind(producer)
@@ -98,7 +98,7 @@ impl Comparison {
             .bind(*high as i64)
         } else {
             sqlx::query_as(
-                "SELECT producer_seq, leaf_index, leaf_hash FROM leaf
+                "SELECT producer_seq, leaf_hash FROM leaf
                  WHERE producer = $1 AND producer_seq = ANY($2) ORDER BY leaf_index",
             )
             .bind(producer)
@@ -118,7 +118,7 @@ impl Comparison {
         .bind(keys.iter().map(|(_, _, wrapped)| *wrapped).collect::<Vec<_>>())
         .fetch_all(self.db.pool())
         .await?;
-        rows.into_iter().map(|(id, hash, wrapped)| Ok((id, hash_of(hash)?, wrapped))).collect()
+        rows.into_iter().map(|(id, hash, wrapped)| Ok((id, leaf_hash(hash)?, wrapped))).collect()
     }
 
     /// Leaves `from` up to but without `to`, without their bytes.
@@ -147,14 +147,20 @@ impl Comparison {
             .collect()
     }
 
-    /// The bytes of leaves, by index.
-    pub async fn envelopes(&self, indexes: &[u64]) -> Result<BTreeMap<u64, Vec<u8>>, DbError> {
-        let rows: Vec<(i64, Vec<u8>)> =
-            sqlx::query_as("SELECT leaf_index, envelope FROM leaf WHERE leaf_index = ANY($1)")
-                .bind(indexes.iter().map(|index| *index as i64).collect::<Vec<_>>())
-                .fetch_all(self.db.pool())
-                .await?;
-        rows.into_iter().map(|(index, envelope)| Ok((number(index)?, envelope))).collect()
+    /// Leaves as they are published again, by index: those that have an id.
+    pub async fn again(&self, indexes: &[u64]) -> Result<BTreeMap<u64, Again>, DbError> {
+        let rows: Vec<(i64, String, Uuid, Vec<u8>)> = sqlx::query_as(
+            "SELECT leaf_index, subject, event_id, envelope FROM leaf
+             WHERE leaf_index = ANY($1) AND event_id IS NOT NULL",
+        )
+        .bind(indexes.iter().map(|index| *index as i64).collect::<Vec<_>>())
+        .fetch_all(self.db.pool())
+        .await?;
+        rows.into_iter()
+            .map(|(index, subject, event_id, envelope)| {
+                Ok((number(index)?, Again { subject, event_id, payload: envelope.into() }))
+            })
+            .collect()
     }
 
     /// When the oldest leaf that is online was recorded, where earlier ones are not.
@@ -256,8 +262,4 @@ impl Comparison {
 
 fn number(value: i64) -> Result<u64, DbError> {
     u64::try_from(value).map_err(DbError::corrupt)
-}
-
-fn hash_of(stored: Vec<u8>) -> Result<LeafHash, DbError> {
-    stored.try_into().map_err(|_| DbError::corrupt("a leaf hash does not have 32 bytes"))
 }

@@ -6,9 +6,9 @@ use deltran_runtime::{Db, DbError};
 use sqlx::{PgConnection, PgExecutor};
 
 use crate::domain::LeafHash;
-use crate::domain::merkle::{Frontier, Hash, Plan, fill, frontier_nodes};
+use crate::domain::merkle::{Frontier, Hash, Plan, frontier_nodes};
 use crate::domain::report::TreeState;
-use crate::domain::tile::{Additions, Tile, hashes_for, tiles_for};
+use crate::domain::tile::{Additions, Tile, filled, tiles_for};
 
 const HASH: usize = 32;
 
@@ -140,7 +140,7 @@ impl Tree {
     /// The hashes of a plan, with one statement. `None` where the tree has not all of them.
     pub async fn fill(&self, plan: &Plan) -> Result<Option<Vec<Hash>>, DbError> {
         let tiles = self.tiles(&tiles_for(plan)).await?;
-        Ok(hashes_for(plan, &tiles).and_then(|hashes| fill(plan, &hashes)))
+        Ok(filled(plan, &tiles))
     }
 
     /// Tiles as far as they are there.

@@ -9,8 +9,6 @@ use deltran_audit::archive::{Archive, Archiver};
 use deltran_audit::checkpoints::Publisher;
 use deltran_audit::config::Settings;
 use deltran_audit::consume::Sequencer;
-use deltran_audit::domain::checkpoint::Checkpoint;
-use deltran_audit::domain::note::{Kind, Signer};
 use deltran_audit::domain::retention::Archived;
 use deltran_audit::grpc::Audit;
 use deltran_audit::reconcile::Reconciler;
@@ -18,9 +16,9 @@ use deltran_audit::retention::{Oldest, Retention};
 use deltran_audit::store::{Archives, ClosedDay, Cuts, Days, Detaching, Tree, day_name};
 use deltran_audit::verify::Verifier;
 use deltran_events::data::audit::AccessGranted;
-use deltran_events::{Context, Domain, Event, Stamp};
+use deltran_events::{Context, Event, Stamp};
 use deltran_kernel::{Clock, EventId, IdSource, SeededIds, Timestamp};
-use deltran_messaging::{Broker, Delivery, Door, Outbox};
+use deltran_messaging::{Broker, Delivery, Door};
 use deltran_runtime::lease::{Epoch, RoundError};
 use deltran_runtime::{Caller, Role};
 use tempfile::TempDir;
@@ -28,7 +26,7 @@ use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::Request;
 
-use crate::place::{DAY, NOON, Place, SUBJECT};
+use crate::place::{DAY, Keys, NOON, Place, SUBJECT};
 
 /// 2020-01-01T12:00:00Z: hundreds of days later is still before any clock of a database.
 pub const START: i64 = 1_577_880_000_000_000;
@@ -54,21 +52,14 @@ impl Aged {
         let mut place = Place::new().await;
         place.clock.advance_micros(START - NOON);
         place.by_root("UPDATE retention_floor SET days = 1").await.unwrap();
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("audit.key");
-        let signer = Signer::new(&Checkpoint::origin_of("test"), Kind::Ed25519, &[1; 32]).unwrap();
-        std::fs::write(&file, signer.secret_text() + "\n").unwrap();
+        let keys = Keys::new();
         let settings = Settings {
-            key_files: vec![file.display().to_string()],
             retention_days,
-            archive_directory: folder.path().join("archive").display().to_string(),
+            archive_directory: keys.file("archive").display().to_string(),
             detach: true,
-            ..Settings::default()
+            ..keys.settings()
         };
-        let outbox = Outbox::new(Domain::Audit, place.clock.clone(), place.context.ids.clone());
-        let door = Door::new(place.context.db.clone(), outbox);
-        let notary = Arc::new(place.notary(&settings));
-        let publisher = Publisher::new(place.context.clone(), door.clone(), notary, &settings);
+        let (door, publisher) = (place.door(), place.publisher(&settings));
         let retention = Retention::new(place.context.clone(), door.clone(), None, &settings);
         let (epoch, lease) = lease(&place).await;
         let sequencer = place.sequencer();
@@ -82,7 +73,7 @@ impl Aged {
             epoch,
             door,
             seq: 0,
-            _folder: folder,
+            _folder: keys.folder,
             _lease: lease,
         }
     }

@@ -73,7 +73,7 @@ const DURATIONS: [&str; 5] = ["max_age", "duplicate_window", "ack_wait", "idle_h
 /// Fields whose order means nothing.
 const SETS: [&str; 2] = ["subjects", "filter_subjects"];
 /// What the server writes into metadata itself.
-const SERVER_METADATA: &str = "_nats.";
+pub(crate) const SERVER_METADATA: &str = "_nats.";
 
 /// The differences in what `desired` names, in the order of its fields.
 pub(super) fn between(target: &Target, actual: &Value, desired: &Value) -> Vec<Difference> {

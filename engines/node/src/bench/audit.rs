@@ -1,6 +1,5 @@
 //! `deltran bench audit`: how fast the audit ledger takes events in, and how fast it proves one.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -8,9 +7,10 @@ use deltran_audit::domain::merkle::Frontier;
 use deltran_audit::domain::tile::Additions;
 use deltran_audit::domain::{LeafHash, leaf_hash};
 use deltran_messaging::publish::publish;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tokio::time::Instant;
 
+use super::Setting;
 use super::exports;
 use super::figure::Figure;
 use super::ground::{Ground, Running, until};
@@ -52,19 +52,6 @@ pub struct AuditBench {
     proofs: u32,
 }
 
-/// What the parts of a measurement are given.
-#[derive(Debug, Clone)]
-pub struct Setting {
-    /// Timed runs.
-    pub runs: u32,
-    /// The load's seed.
-    pub seed: u64,
-    /// Where the servers live.
-    pub data: PathBuf,
-    /// Whether their folder stays.
-    pub keep: bool,
-}
-
 /// The audit engine's entry.
 ///
 /// # Errors
@@ -87,7 +74,7 @@ pub async fn run(args: &AuditBench, setting: &Setting, report: &mut Report) -> R
     report.set("consumer_batch", ground.config.messaging.consumer_batch as u64);
     let done = appended(args, setting, &ground, report).await;
     ground.describe(&folder, report);
-    ground.stop(&folder, setting.keep).await;
+    ground.stop(&folder, setting.keep_data).await;
     done?;
     proofs::run(args.tree, args.proofs, setting, report).await
 }
@@ -113,7 +100,7 @@ fn merkle(args: &AuditBench, setting: &Setting, report: &mut Report) {
 
 async fn appended(args: &AuditBench, setting: &Setting, ground: &Ground, report: &mut Report) -> Result<(), Problem> {
     let mut events = Events::new(setting.seed)?;
-    let (mut rates, mut shares) = (Vec::new(), Map::new());
+    let (mut rates, mut shares) = (Vec::new(), Value::Null);
     let mut stored = 0u64;
     for run in 0..setting.runs {
         let bytes = fill(ground, &mut events, args.count as usize).await?;
@@ -138,7 +125,7 @@ async fn appended(args: &AuditBench, setting: &Setting, ground: &Ground, report:
         rates.push(rate);
         shares = costs;
     }
-    report.set("audit.cpu_us_a_leaf", Value::Object(shares));
+    report.set("audit.cpu_us_a_leaf", shares);
     report.add(Figure::rate("audit.append", "audit ledger: leaves appended", "leaves/s", rates).target(50_000.0));
     Ok(())
 }
@@ -158,7 +145,7 @@ async fn fill(ground: &Ground, events: &mut Events, count: usize) -> Result<usiz
 }
 
 /// Leaves a second from the end of the warm-up on, and the processor time that one leaf costs each part.
-async fn timed(running: &Running, stored: u64, count: u32) -> Result<(f64, Map<String, Value>), Problem> {
+async fn timed(running: &Running, stored: u64, count: u32) -> Result<(f64, Value), Problem> {
     let warm = stored - (f64::from(count) * (1.0 - WARM)) as u64;
     let size = |least: u64| {
         let gauge = |label| running.metrics.audit_leaves.with_label_values(&[label]).get();
@@ -171,9 +158,5 @@ async fn timed(running: &Running, stored: u64, count: u32) -> Result<(f64, Map<S
     let (to, ended) = until("the last leaves", Duration::from_millis(5), async || size(stored)).await?;
     let work = (to - from) as f64;
     let costs = machine::cost(&before, &machine::processes(root), work);
-    let costs = match machine::costs_json(&costs) {
-        Value::Object(costs) => costs,
-        _ => Map::new(),
-    };
-    Ok((work / (ended - started).as_secs_f64(), costs))
+    Ok((work / (ended - started).as_secs_f64(), machine::costs_json(&costs)))
 }

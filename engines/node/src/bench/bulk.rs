@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::audit::Setting;
+use super::Setting;
 use super::figure::Figure;
 use super::load::Load;
 use super::machine;
@@ -90,7 +90,7 @@ pub async fn run(args: &BulkBench, setting: &Setting, report: &mut Report) -> Re
     let platform = Platform::start(&folder, load.banks()).await?;
     let done = measure(args, setting, load, &platform, report).await;
     platform.describe(report);
-    platform.stop(setting.keep).await?;
+    platform.stop(setting.keep_data).await?;
     done
 }
 
@@ -101,15 +101,14 @@ async fn measure(
     platform: &Platform,
     report: &mut Report,
 ) -> Result<(), Problem> {
-    let mut committed = 0;
     let mut left = args.preload;
     while left > 0 {
         let some = left.min(args.count);
-        once(args, some, &mut load, platform, &mut committed).await?;
+        once(args, some, &mut load, platform).await?;
         left -= some;
     }
     // What starts slowly is not measured: statements that are planned, tables that are empty.
-    once(args, args.count.div_ceil(4), &mut load, platform, &mut committed).await?;
+    once(args, args.count.div_ceil(4), &mut load, platform).await?;
     let mut uniform = None;
     for hot in [false, true] {
         if args.accounts == (if hot { Accounts::Uniform } else { Accounts::Hot }) {
@@ -122,7 +121,7 @@ async fn measure(
         let (mut answered, mut all_in) = (Vec::new(), Vec::new());
         let before = platform.processes();
         for _ in 0..setting.runs {
-            let run = once(args, args.count, &mut load, platform, &mut committed).await?;
+            let run = once(args, args.count, &mut load, platform).await?;
             answered.push(run.answered);
             all_in.push(run.all_in);
         }
@@ -153,13 +152,7 @@ async fn measure(
 }
 
 /// Submits so many payments and waits for all that follows from them.
-async fn once(
-    args: &BulkBench,
-    count: u32,
-    load: &mut Load,
-    platform: &Platform,
-    committed: &mut u64,
-) -> Result<Run, Problem> {
+async fn once(args: &BulkBench, count: u32, load: &mut Load, platform: &Platform) -> Result<Run, Problem> {
     let lanes = lanes(args, count, load);
     let queue = Arc::new(Mutex::new(lanes));
     let accepted = Arc::new(AtomicU64::new(0));
@@ -179,8 +172,7 @@ async fn once(
         ended.map_err(|e| Problem::refused(format!("a stream: {e}")))??;
     }
     let answered = started.elapsed().as_secs_f64();
-    *committed += accepted.load(Ordering::Relaxed);
-    let all_in = (platform.all_in(*committed).await? - started).as_secs_f64();
+    let all_in = (platform.all_in(accepted.load(Ordering::Relaxed)).await? - started).as_secs_f64();
     let rate = |seconds: f64| f64::from(count) / seconds;
     Ok(Run { answered: rate(answered), all_in: rate(all_in) })
 }

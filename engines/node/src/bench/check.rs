@@ -4,10 +4,9 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser};
 
-use super::audit::Setting;
 use super::figure::{Better, Figure, number};
 use super::report::Report;
-use super::{Bench, measure};
+use super::{Measurement, Setting, measure};
 use crate::output::{Output, table};
 use crate::problem::Problem;
 
@@ -46,7 +45,7 @@ pub struct CheckBench {
 #[derive(Debug, Parser)]
 struct Line {
     #[command(subcommand)]
-    bench: Bench,
+    what: Measurement,
 }
 
 /// Measures everything with its usual settings, or what is named.
@@ -61,7 +60,7 @@ pub async fn everything(only: &[String], setting: &Setting, report: &mut Report)
     for name in EVERYTHING.iter().filter(|name| only.is_empty() || only.iter().any(|o| o == *name)) {
         let line = Line::try_parse_from(["bench", name]).map_err(|e| Problem::usage(e.to_string()))?;
         eprintln!("measuring {name}");
-        Box::pin(measure(&line.bench, setting, report)).await?;
+        Box::pin(measure(&line.what, setting, report)).await?;
     }
     Ok(())
 }

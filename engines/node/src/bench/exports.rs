@@ -7,7 +7,7 @@ use deltran_audit::export::check::{Folder, check};
 use deltran_runtime::identity::Role;
 use tokio::time::Instant;
 
-use super::audit::Setting;
+use super::Setting;
 use super::figure::Figure;
 use super::ground::Running;
 use super::machine;

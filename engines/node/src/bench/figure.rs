@@ -106,8 +106,14 @@ pub fn number(value: f64) -> String {
     }
 }
 
+/// Sorts the values; for each share, the value that so many of them do not exceed.
+pub fn percentiles<const N: usize>(times: &mut [f64], shares: [f64; N]) -> [f64; N] {
+    times.sort_by(f64::total_cmp);
+    shares.map(|share| percentile(times, share))
+}
+
 /// The value that `share` of the sorted values do not exceed.
-pub fn percentile(sorted: &[f64], share: f64) -> f64 {
+fn percentile(sorted: &[f64], share: f64) -> f64 {
     let last = sorted.len().saturating_sub(1);
     let place = (sorted.len() as f64 * share).ceil() as usize;
     sorted.get(place.saturating_sub(1).min(last)).copied().unwrap_or(f64::NAN)
@@ -131,6 +137,7 @@ mod tests {
         assert_eq!([0.5, 0.99, 1.0].map(|share| percentile(&sorted, share)), [50.0, 99.0, 100.0]);
         assert_eq!(percentile(&[7.0], 0.5), 7.0);
         assert!(percentile(&[], 0.5).is_nan());
+        assert_eq!(percentiles(&mut [9.0, 1.0, 5.0], [0.5, 1.0]), [5.0, 9.0]);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::path::Path;
 use clap::Args;
 use tokio::time::Instant;
 
-use super::audit::Setting;
+use super::Setting;
 use super::figure::Figure;
 use super::load::Load;
 use super::platform::Platform;
@@ -45,7 +45,7 @@ pub async fn run(args: &FileBench, setting: &Setting, report: &mut Report) -> Re
     let platform = Platform::start(&folder, load.banks()).await?;
     let done = measure(args, setting, &mut load, &platform, &folder, report).await;
     platform.describe(report);
-    platform.stop(setting.keep).await?;
+    platform.stop(setting.keep_data).await?;
     done
 }
 
@@ -57,7 +57,7 @@ async fn measure(
     folder: &Path,
     report: &mut Report,
 ) -> Result<(), Problem> {
-    let (mut answered, mut all_in, mut committed) = (Vec::new(), Vec::new(), 0);
+    let (mut answered, mut all_in) = (Vec::new(), Vec::new());
     // The first round warms up.
     for run in 0..=setting.runs {
         let count = if run == 0 { args.count.div_ceil(4) } else { args.count };
@@ -67,7 +67,7 @@ async fn measure(
         let done = platform.node().must(&["transaction", "submit", "--file", &file.display().to_string()]).await?;
         let seconds = started.elapsed().as_secs_f64();
         let number = |key: &str| done[key].as_u64().unwrap_or_default();
-        committed += number("accepted") - number("held");
+        let committed = number("accepted") - number("held");
         let all = (platform.all_in(committed).await? - started).as_secs_f64();
         if run > 0 {
             answered.push(f64::from(count) / seconds);
@@ -82,8 +82,7 @@ async fn measure(
 fn lines(load: &mut Load, count: u32) -> String {
     let mut text = String::from("end_to_end_id,payer,payee,amount,currency,originator_name,beneficiary_name\n");
     for _ in 0..count {
-        let payer = load.somebody();
-        let payment = load.payment(payer);
+        let payment = load.anybody();
         let name = |party: &Option<deltran_api::token::v1::Party>| party.as_ref().map(|p| p.name.clone());
         let amount = payment.amount.unwrap_or_default();
         // Writing to a String cannot fail.

@@ -1,7 +1,7 @@
 //! What a measurement stands on: real private servers in a folder of their own, and engines on them in this process.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use deltran_messaging::Broker;
@@ -11,15 +11,14 @@ use deltran_runtime::config::Config;
 use deltran_runtime::embedded::{self, Embedded};
 use deltran_runtime::metrics::Metrics;
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::machine::{self, Part};
 use super::report::Report;
-use crate::boot;
-use crate::client::audit_proof::new_key;
 use crate::engines::Entry;
 use crate::problem::Problem;
+use crate::up::prepare_audit;
+use crate::{boot, stage};
 
 /// Says that a folder is a measurement's, so that nothing else is ever emptied.
 const MARK: &str = "bench.mark";
@@ -31,37 +30,16 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// # Errors
 /// Where it holds something else, or cannot be made.
 pub fn empty(folder: &Path) -> Result<(), Problem> {
-    let failed = |e: std::io::Error| Problem::refused(format!("{}: {e}", folder.display()));
-    if folder.exists() {
-        let known = folder.join(MARK).exists() || folder.read_dir().map_err(failed)?.next().is_none();
-        if !known {
-            return Err(Problem::refused(format!(
-                "{} holds something else than a measurement: give another folder with --data",
-                folder.display()
-            )));
-        }
-        std::fs::remove_dir_all(folder).map_err(failed)?;
-    }
-    std::fs::create_dir_all(folder).map_err(failed)?;
-    std::fs::write(folder.join(MARK), "").map_err(failed)
+    stage::empty(folder, MARK, "a measurement")?;
+    std::fs::write(folder.join(MARK), "").map_err(|e| Problem::refused(format!("{}: {e}", folder.display())))
 }
 
 /// Waits until there is an answer.
 ///
 /// # Errors
 /// Where there is none for ten minutes.
-pub async fn until<T>(what: &str, every: Duration, mut ask: impl AsyncFnMut() -> Option<T>) -> Result<T, Problem> {
-    let deadline = Instant::now() + PATIENCE;
-    let mut ticks = tokio::time::interval(every);
-    loop {
-        ticks.tick().await;
-        if let Some(answer) = ask().await {
-            return Ok(answer);
-        }
-        if Instant::now() > deadline {
-            return Err(Problem::unavailable(format!("waited {} s in vain for {what}", PATIENCE.as_secs())));
-        }
-    }
+pub async fn until<T>(what: &str, every: Duration, ask: impl AsyncFnMut() -> Option<T>) -> Result<T, Problem> {
+    stage::until(what, every, PATIENCE, ask).await
 }
 
 /// Servers, and the configuration that names them.
@@ -106,10 +84,7 @@ impl Ground {
         config.deployment = "bench".to_owned();
         config.nats.url = servers.nats_url().to_owned();
         config.database.url = servers.database_url().to_owned();
-        let key: PathBuf =
-            std::path::absolute(folder.join("audit.key")).map_err(|e| Problem::refused(e.to_string()))?;
-        new_key(&key, &config.deployment)?;
-        config.set_where_unset(deltran_audit::NAME, "key_files", vec![key.display().to_string()]);
+        prepare_audit(&mut config, folder)?;
         let broker = boot::connect(&config.nats.url, "bench").await?;
         boot::migrate(&config, entries).await?;
         boot::apply_topology(&config, &broker).await?;

@@ -25,9 +25,10 @@ use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::audit::Setting;
+use super::Setting;
 use super::figure::Figure;
 use super::ground::{Ground, until};
+use super::load::CURRENCY;
 use super::machine;
 use super::report::Report;
 use super::stream::bank;
@@ -73,7 +74,7 @@ pub async fn run(args: &LedgerBench, setting: &Setting, report: &mut Report) -> 
     let ground = Ground::start(&folder, &named(&[deltran_token::NAME.to_owned()])?).await?;
     let done = measure(args, setting, &ground, report).await;
     ground.describe(&folder, report);
-    ground.stop(&folder, setting.keep).await;
+    ground.stop(&folder, setting.keep_data).await;
     done
 }
 
@@ -175,7 +176,7 @@ impl Payments {
         let defect = |e: &dyn std::fmt::Display| Problem::refused(e.to_string());
         Ok(Self {
             banks: (0..banks).map(bank).collect::<Result<_, _>>().map_err(|e| defect(&e))?,
-            currency: Currency::new("USD").map_err(|e| defect(&e))?,
+            currency: Currency::new(CURRENCY).map_err(|e| defect(&e))?,
             ids: SeededIds::new(seed),
             rng: StdRng::seed_from_u64(seed),
             number: 0,

@@ -118,8 +118,14 @@ impl Load {
         &self.banks
     }
 
+    /// The next payment of one of the banks, by chance.
+    pub fn anybody(&mut self) -> TransactionInstruction {
+        let payer = self.rng.random_range(0..self.banks.len());
+        self.payment(payer)
+    }
+
     /// The next payment of a bank.
-    pub fn payment(&mut self, payer: usize) -> TransactionInstruction {
+    fn payment(&mut self, payer: usize) -> TransactionInstruction {
         self.number += 1;
         let others = self.banks.len();
         let payee = match self.hot && payer != 0 && self.rng.random_bool(0.5) {
@@ -154,11 +160,6 @@ impl Load {
     pub fn message(&mut self, sequence: u64, payer: usize, payments: usize) -> SubmitTransactionsRequest {
         let transactions = (0..payments).map(|_| self.payment(payer)).collect();
         SubmitTransactionsRequest { sequence, transactions }
-    }
-
-    /// One of the banks, by chance.
-    pub fn somebody(&mut self) -> usize {
-        self.rng.random_range(0..self.banks.len())
     }
 }
 

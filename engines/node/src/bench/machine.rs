@@ -113,7 +113,7 @@ fn stat(pid: u32) -> Option<(u32, u32, String, Vec<f64>)> {
 }
 
 /// Processor time by part, in seconds.
-pub fn seconds(of: &[Process]) -> BTreeMap<Part, f64> {
+fn seconds(of: &[Process]) -> BTreeMap<Part, f64> {
     let mut sums = BTreeMap::new();
     for process in of {
         *sums.entry(process.part).or_insert(0.0) += process.seconds;
@@ -123,7 +123,7 @@ pub fn seconds(of: &[Process]) -> BTreeMap<Part, f64> {
 
 /// Bytes of this process in memory.
 pub fn resident() -> u64 {
-    status("VmRSS:")
+    status(std::process::id(), "VmRSS:")
 }
 
 /// Begins the next peak with what is in memory now.
@@ -132,17 +132,16 @@ pub fn forget_peak() {
     let _allowed = fs::write("/proc/self/clear_refs", "5");
 }
 
-fn status(key: &str) -> u64 {
-    let text = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default();
-    line.split_whitespace().next().and_then(|kib| kib.parse::<u64>().ok()).unwrap_or_default() * 1024
-}
-
 /// The most memory that a process ever had, in bytes.
 pub fn peak_memory(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let kib = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().split(' ').next()?.parse().ok());
-    kib.unwrap_or(0u64) * 1024
+    status(pid, "VmHWM:")
+}
+
+/// What the kernel says of a process's memory, in bytes.
+fn status(pid: u32, key: &str) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default();
+    line.split_whitespace().next().and_then(|kib| kib.parse::<u64>().ok()).unwrap_or_default() * 1024
 }
 
 /// Processor time that `work` units cost each part, in microseconds a unit.

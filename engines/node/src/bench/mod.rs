@@ -24,7 +24,7 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use deltran_runtime::boot::stop_signal;
 
-use audit::{AuditBench, Setting};
+use audit::AuditBench;
 use bulk::BulkBench;
 use check::{AllBench, CheckBench};
 use file::FileBench;
@@ -42,8 +42,8 @@ use crate::problem::Problem;
 #[command(
     after_help = "Each measurement starts private servers of its own, with fsync on, in a folder that it empties first and \
 removes at the
-end. The first part of each run warms up; the median of the runs counts. Figures depend on the machine, and on what else it
-does: the report says how loaded it was. Build with --release.
+end; netting and screening need no server. The first part of each run warms up; the median of the runs counts. Figures
+depend on the machine, and on what else it does: the report says how loaded it was. Build with --release.
 
 Examples:
   deltran bench audit
@@ -53,30 +53,38 @@ pub struct BenchArgs {
     #[command(subcommand)]
     command: Bench,
     #[command(flatten)]
-    common: Common,
+    setting: Setting,
 }
 
+/// What every measurement is given.
 #[derive(Debug, Clone, Args)]
-struct Common {
+pub struct Setting {
     /// Timed runs
     #[arg(long, global = true, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=100))]
-    runs: u32,
+    pub runs: u32,
     /// The seed of the load
     #[arg(long, global = true, default_value_t = 20_261_120)]
-    seed: u64,
+    pub seed: u64,
     /// Where the servers live; emptied first
     #[arg(long, global = true, value_name = "DIR", default_value = "./data/bench")]
-    data: PathBuf,
+    pub data: PathBuf,
     /// Leave the servers' folder for a look
     #[arg(long, global = true)]
-    keep_data: bool,
+    pub keep_data: bool,
     /// Add the report to RESULTS.md and results.json of this folder
     #[arg(long, global = true, value_name = "DIR")]
-    keep_results: Option<PathBuf>,
+    pub keep_results: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
 enum Bench {
+    #[command(flatten)]
+    Measure(Measurement),
+    Check(CheckBench),
+}
+
+#[derive(Debug, Subcommand)]
+enum Measurement {
     Audit(AuditBench),
     Bulk(BulkBench),
     Unary(UnaryBench),
@@ -85,20 +93,19 @@ enum Bench {
     Netting(NettingBench),
     Screening(ScreeningBench),
     All(AllBench),
-    Check(CheckBench),
 }
 
 /// Makes one measurement.
-async fn measure(bench: &Bench, setting: &Setting, report: &mut Report) -> Result<(), Problem> {
-    match bench {
-        Bench::Audit(args) => audit::run(args, setting, report).await,
-        Bench::Bulk(args) => bulk::run(args, setting, report).await,
-        Bench::Unary(args) => unary::run(args, setting, report).await,
-        Bench::File(args) => file::run(args, setting, report).await,
-        Bench::Ledger(args) => ledger::run(args, setting, report).await,
-        Bench::Netting(args) => netting::run(args, setting, report),
-        Bench::Screening(args) => screening::run(args, setting, report),
-        Bench::All(AllBench {}) | Bench::Check(_) => check::everything(&[], setting, report).await,
+async fn measure(what: &Measurement, setting: &Setting, report: &mut Report) -> Result<(), Problem> {
+    match what {
+        Measurement::Audit(args) => audit::run(args, setting, report).await,
+        Measurement::Bulk(args) => bulk::run(args, setting, report).await,
+        Measurement::Unary(args) => unary::run(args, setting, report).await,
+        Measurement::File(args) => file::run(args, setting, report).await,
+        Measurement::Ledger(args) => ledger::run(args, setting, report).await,
+        Measurement::Netting(args) => netting::run(args, setting, report),
+        Measurement::Screening(args) => screening::run(args, setting, report),
+        Measurement::All(AllBench {}) => check::everything(&[], setting, report).await,
     }
 }
 
@@ -108,27 +115,29 @@ async fn measure(bench: &Bench, setting: &Setting, report: &mut Report) -> Resul
 /// Where a measurement cannot be made.
 pub async fn run(args: BenchArgs, out: Output) -> Result<(), Problem> {
     let stop = stop_signal().map_err(|e| Problem::refused(format!("signals: {e}")))?;
-    let setting =
-        Setting { runs: args.common.runs, seed: args.common.seed, data: args.common.data, keep: args.common.keep_data };
+    let setting = &args.setting;
     let mut report = Report::begin();
     if cfg!(debug_assertions) {
         report.set("build", "debug: figures say little, build with --release");
     }
-    let measured = async {
+    let keep = |report: &Report| setting.keep_results.as_ref().map_or(Ok(()), |folder| report.keep(folder));
+    let done = async {
         match &args.command {
-            Bench::Check(against) => check::check(against, &setting, &mut report, out).await.map(|()| false),
-            bench => measure(bench, &setting, &mut report).await.map(|()| true),
+            Bench::Measure(what) => {
+                measure(what, setting, &mut report).await?;
+                keep(&report)?;
+                report.show(out);
+                Ok(())
+            }
+            // It prints what it compared.
+            Bench::Check(against) => {
+                check::check(against, setting, &mut report, out).await?;
+                keep(&report)
+            }
         }
     };
-    let shown = tokio::select! {
-        measured = measured => measured?,
-        () = stop => return Err(Problem::refused("stopped")),
-    };
-    if let Some(folder) = &args.common.keep_results {
-        report.keep(folder)?;
+    tokio::select! {
+        done = done => done,
+        () = stop => Err(Problem::refused("stopped")),
     }
-    if shown {
-        report.show(out);
-    }
-    Ok(())
 }

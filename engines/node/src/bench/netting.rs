@@ -12,8 +12,9 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::time::Instant;
 
-use super::audit::Setting;
+use super::Setting;
 use super::figure::Figure;
+use super::load::CURRENCY;
 use super::report::Report;
 use super::stream::bank;
 use crate::problem::Problem;
@@ -47,7 +48,7 @@ pub fn run(args: &NettingBench, setting: &Setting, report: &mut Report) -> Resul
     report.set("netting.obligations", args.obligations);
     report.set("netting.participants", args.participants);
     let defect = |e: &dyn std::fmt::Display| Problem::refused(e.to_string());
-    let currency = Currency::new("USD").map_err(|e| defect(&e))?;
+    let currency = Currency::new(CURRENCY).map_err(|e| defect(&e))?;
     let ids = SeededIds::new(setting.seed);
     let window = WindowId::new(ids.next_id(SystemClock.now()));
     let obligations = made(args, setting.seed, currency, window, &ids)?;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use deltran_api::audit::v1::{ConfirmedThroughRequest, GetCheckpointRequest};
@@ -33,6 +34,8 @@ pub struct Platform {
     pub session: Session,
     /// The open window.
     pub window: String,
+    /// Payments that it committed.
+    committed: AtomicU64,
     folder: PathBuf,
 }
 
@@ -66,7 +69,7 @@ impl Platform {
             Session::open(&ClientArgs::at(&node.endpoint), Output { json: false }).await
         };
         match prepared.await {
-            Ok(session) => Ok(Self { node, session, window, folder: folder.to_owned() }),
+            Ok(session) => Ok(Self { node, session, window, committed: AtomicU64::new(0), folder: folder.to_owned() }),
             Err(problem) => {
                 node.stop().await?;
                 Err(problem)
@@ -128,13 +131,14 @@ impl Platform {
         Ok(window.map(|w| w.count).unwrap_or_default())
     }
 
-    /// Waits until clearing has counted so many payments, every event of the ledger stands in the audit ledger, and a
-    /// checkpoint over all of them is signed; when that was.
+    /// Waits until clearing has counted so many more payments, every event of the ledger stands in the audit ledger, and
+    /// a checkpoint over all of them is signed; when that was.
     ///
     /// # Errors
     /// Where it takes more than ten minutes.
-    pub async fn all_in(&self, counted: u64) -> Result<Instant, Problem> {
-        until("clearing", LOOK, async || (self.counted().await.ok()? >= counted).then_some(())).await?;
+    pub async fn all_in(&self, more: u64) -> Result<Instant, Problem> {
+        let committed = self.committed.fetch_add(more, Ordering::Relaxed) + more;
+        until("clearing", LOOK, async || (self.counted().await.ok()? >= committed).then_some(())).await?;
         let mut audit = self.session.audit(self.session.caller_named(Role::Engine, "bench")?);
         let events = *self.metric("deltran_outbox_assigned").await?.get("token").unwrap_or(&0.0);
         until("the audit ledger", LOOK, async || {

@@ -16,8 +16,9 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::time::Instant;
 
-use super::audit::{BATCH, Setting, engine};
-use super::figure::{Figure, percentile};
+use super::Setting;
+use super::audit::{BATCH, engine};
+use super::figure::{Figure, percentiles};
 use super::ground::{Ground, Running, until};
 use super::report::Report;
 use super::stream::Events;
@@ -48,7 +49,7 @@ pub async fn run(size: u32, proofs: u32, setting: &Setting, report: &mut Report)
         measured
     };
     let done = done.await;
-    ground.stop(&folder, setting.keep).await;
+    ground.stop(&folder, setting.keep_data).await;
     done
 }
 
@@ -128,11 +129,11 @@ async fn measure(
             store_times.push(started.elapsed().as_secs_f64() * 1e3);
         }
         if run > 0 {
-            times.sort_by(f64::total_cmp);
-            store_times.sort_by(f64::total_cmp);
-            middle.push(percentile(&times, 0.5));
-            slow.push(percentile(&times, 0.99));
-            stored.push(percentile(&store_times, 0.99));
+            let [p50, p99] = percentiles(&mut times, [0.5, 0.99]);
+            middle.push(p50);
+            slow.push(p99);
+            let [store_p99] = percentiles(&mut store_times, [0.99]);
+            stored.push(store_p99);
         }
     }
     report.add(Figure::cost("audit.proof_p50", "inclusion proof over gRPC, p50", "ms", middle).target(5.0));

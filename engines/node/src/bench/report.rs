@@ -81,13 +81,8 @@ impl Report {
             shown["met"] = json!(figure.met());
         }
         out.value_or(&value, || {
-            let rows = self.figures.iter().map(|f| {
-                let (low, high) = f.range();
-                let range = format!("{} – {}", number(low), number(high));
-                let runs = f.values.len().to_string();
-                [f.what.clone(), number(f.median()), range, f.unit.clone(), runs, f.target_words(), f.verdict().into()]
-            });
-            let shown = table(["figure", "median", "least – most", "unit", "runs", "target", ""], rows);
+            let header = ["figure", "median", "least – most", "unit", "runs", "target", ""];
+            let shown = table(header, self.figures.iter().map(cells));
             let missed = self.missed();
             let missed = if missed.is_empty() { missed } else { format!("\n{missed}") };
             format!("{}\n{shown}{missed}", self.origin())
@@ -151,22 +146,24 @@ impl Report {
             "\n| figure | median | least – most | unit | runs | target | |\n|---|---:|---:|---|---:|---|---|\n",
         );
         for f in &self.figures {
-            let (low, high) = f.range();
-            let _ = writeln!(
-                text,
-                "| {} | {} | {} – {} | {} | {} | {} | {} |",
-                f.what,
-                number(f.median()),
-                number(low),
-                number(high),
-                f.unit,
-                f.values.len(),
-                f.target_words(),
-                f.verdict()
-            );
+            let _ = writeln!(text, "| {} |", cells(f).join(" | "));
         }
         text
     }
+}
+
+/// A figure as a row of a table.
+fn cells(f: &Figure) -> [String; 7] {
+    let (low, high) = f.range();
+    [
+        f.what.clone(),
+        number(f.median()),
+        format!("{} – {}", number(low), number(high)),
+        f.unit.clone(),
+        f.values.len().to_string(),
+        f.target_words(),
+        f.verdict().to_owned(),
+    ]
 }
 
 fn plain(value: &Value) -> String {

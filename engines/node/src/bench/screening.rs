@@ -11,8 +11,8 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::time::Instant;
 
-use super::audit::Setting;
-use super::figure::{Figure, percentile};
+use super::Setting;
+use super::figure::{Figure, percentiles};
 use super::load::{POOL, name};
 use super::report::Report;
 use crate::problem::Problem;
@@ -85,8 +85,8 @@ pub fn run(args: &ScreeningBench, setting: &Setting, report: &mut Report) -> Res
         }
         if run > 0 {
             rates.push(times.len() as f64 * 1e6 / times.iter().sum::<f64>());
-            times.sort_by(f64::total_cmp);
-            slow.push(percentile(&times, 0.99));
+            let [p99] = percentiles(&mut times, [0.99]);
+            slow.push(p99);
         }
     }
     let all = f64::from(args.count) * f64::from(setting.runs + 1);

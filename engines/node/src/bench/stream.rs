@@ -12,6 +12,7 @@ use deltran_messaging::outbox::Row;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use super::load::CURRENCY;
 use crate::problem::Problem;
 
 /// Banks that pay each other.
@@ -46,7 +47,7 @@ impl Events {
             ids,
             rng: StdRng::seed_from_u64(seed),
             banks,
-            currency: Currency::new("USD").map_err(|e| defect(&e))?,
+            currency: Currency::new(CURRENCY).map_err(|e| defect(&e))?,
             next: 1,
         })
     }

@@ -10,8 +10,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 
-use super::audit::Setting;
-use super::figure::{Figure, percentile};
+use super::Setting;
+use super::figure::{Figure, percentiles};
 use super::load::Load;
 use super::machine;
 use super::platform::Platform;
@@ -73,13 +73,12 @@ pub async fn run(args: &UnaryBench, setting: &Setting, report: &mut Report) -> R
         for _ in 0..args.connections {
             sessions.push(Session::open(&ClientArgs::at(platform.endpoint()), Output { json: false }).await?);
         }
-        let mut committed = 0;
-        crowded(args, setting, &mut load, &platform, &sessions, &mut committed, report).await?;
-        paced(args, setting, &mut load, &platform, &sessions, &mut committed, report).await
+        crowded(args, setting, &mut load, &platform, &sessions, report).await?;
+        paced(args, setting, &mut load, &platform, &sessions, report).await
     };
     let done = done.await;
     platform.describe(report);
-    platform.stop(setting.keep).await?;
+    platform.stop(setting.keep_data).await?;
     done
 }
 
@@ -103,12 +102,7 @@ async fn call(session: &Session, payment: TransactionInstruction, asked: Instant
 
 /// Payments of the next run, made before the clock runs.
 fn made(load: &mut Load, count: u32) -> Vec<TransactionInstruction> {
-    (0..count)
-        .map(|_| {
-            let payer = load.somebody();
-            load.payment(payer)
-        })
-        .collect()
+    (0..count).map(|_| load.anybody()).collect()
 }
 
 async fn crowded(
@@ -117,7 +111,6 @@ async fn crowded(
     load: &mut Load,
     platform: &Platform,
     sessions: &[Session],
-    committed: &mut u64,
     report: &mut Report,
 ) -> Result<(), Problem> {
     let (mut rates, mut middle, mut slow) = (Vec::new(), Vec::new(), Vec::new());
@@ -145,19 +138,19 @@ async fn crowded(
                 }
             });
         }
-        let mut times = Vec::with_capacity(count as usize);
+        let (mut times, mut committed) = (Vec::with_capacity(count as usize), 0);
         while let Some(ended) = callers.join_next().await {
             let answers = ended.map_err(|e| Problem::refused(format!("a caller: {e}")))??;
             times.extend(answers.times);
-            *committed += answers.committed;
+            committed += answers.committed;
         }
         let seconds = started.elapsed().as_secs_f64();
-        platform.all_in(*committed).await?;
+        platform.all_in(committed).await?;
         if run > 0 {
-            times.sort_by(f64::total_cmp);
             rates.push(times.len() as f64 / seconds);
-            middle.push(percentile(&times, 0.5));
-            slow.push(percentile(&times, 0.99));
+            let [p50, p99] = percentiles(&mut times, [0.5, 0.99]);
+            middle.push(p50);
+            slow.push(p99);
         }
     }
     let payments = f64::from(args.count) * f64::from(setting.runs);
@@ -176,7 +169,6 @@ async fn paced(
     load: &mut Load,
     platform: &Platform,
     sessions: &[Session],
-    committed: &mut u64,
     report: &mut Report,
 ) -> Result<(), Problem> {
     let (mut middle, mut slow) = (Vec::new(), Vec::new());
@@ -193,17 +185,17 @@ async fn paced(
             tokio::spawn(async move { sender.send(call(&session, payment, asked).await) });
         }
         drop(sender);
-        let mut times = Vec::new();
+        let (mut times, mut committed) = (Vec::new(), 0);
         while let Some(answer) = receiver.recv().await {
             let (time, accepted) = answer?;
             times.push(time);
-            *committed += u64::from(accepted);
+            committed += u64::from(accepted);
         }
-        platform.all_in(*committed).await?;
+        platform.all_in(committed).await?;
         if run > 0 {
-            times.sort_by(f64::total_cmp);
-            middle.push(percentile(&times, 0.5));
-            slow.push(percentile(&times, 0.99));
+            let [p50, p99] = percentiles(&mut times, [0.5, 0.99]);
+            middle.push(p50);
+            slow.push(p99);
         }
     }
     let what = format!("unary, {} a second", args.rate);

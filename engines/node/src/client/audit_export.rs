@@ -19,7 +19,7 @@ use crate::output::count;
 use crate::problem::Problem;
 
 /// What `export` takes.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 #[command(
     after_help = "Writes the exact bytes of every event of the range, signed checkpoints of its two ends, and a signed manifest with
 counts, control totals and the SHA-256 of every file. README.txt in the folder tells in ten lines how to check it with standard
@@ -73,7 +73,7 @@ pub struct ExportArgs {
 }
 
 /// A day (its first moment) or a moment.
-pub fn moment(text: &str) -> Result<Timestamp, String> {
+fn moment(text: &str) -> Result<Timestamp, String> {
     let whole = if text.len() == 10 { format!("{text}T00:00:00Z") } else { text.to_owned() };
     whole.parse().map_err(|_| format!("{text:?} is neither a day like 2025-11-06 nor a time like 2025-11-06T08:00:00Z"))
 }
@@ -89,18 +89,7 @@ fn leaves(text: &str) -> Result<(u64, u64), String> {
 impl ExportArgs {
     /// Of these leaves, as exact bytes alone.
     pub fn leaves_of(from: u64, to: u64, out: PathBuf) -> Self {
-        Self {
-            from: None,
-            to: None,
-            leaves: Some((from, to)),
-            since: None,
-            domain: None,
-            participant: None,
-            correlation: None,
-            formats: Vec::new(),
-            recipient: None,
-            out,
-        }
+        Self { leaves: Some((from, to)), out, ..Self::default() }
     }
 
     /// What an unfinished export must have been asked for as well.

@@ -3,7 +3,6 @@
 use clap::Args;
 use deltran_api::audit::v1::reconcile_response::Part;
 use deltran_api::audit::v1::{Difference, ReconcileRequest, ReconcileSummary};
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use super::{Caller, Session};
@@ -38,12 +37,7 @@ pub struct ReconcileArgs {
 pub async fn run(session: &Session, caller: Caller, args: ReconcileArgs) -> Result<(), Problem> {
     let request = ReconcileRequest { repair: args.repair, limit: args.limit };
     let mut answers = session.audit(caller.patient()).reconcile(request).await?.into_inner();
-    let bar = if session.out.json || !std::io::IsTerminal::is_terminal(&std::io::stderr()) {
-        ProgressBar::hidden()
-    } else {
-        let style = ProgressStyle::with_template("{bar:40} {human_pos}/{human_len} of {msg}");
-        ProgressBar::new(0).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
-    };
+    let bar = session.out.bar_like("{bar:40} {human_pos}/{human_len} of {msg}", 0);
     let (mut differences, mut summary) = (Vec::new(), None);
     while let Some(answer) = answers.message().await? {
         match answer.part {

@@ -9,7 +9,8 @@ use age::stream::StreamWriter;
 use age::x25519::Recipient;
 use deltran_audit::domain::export::manifest::Manifest;
 use deltran_audit::domain::export::{MANIFEST, PROOFS, RAW, is_export_file};
-use deltran_runtime::files::write_whole;
+use deltran_audit::export::check::{Folder, Source};
+use deltran_runtime::files::{hash_into, hash_of, write_whole};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -39,7 +40,6 @@ pub struct ExportFolder {
     open: BTreeMap<String, Growing>,
     /// The last file of a leaf: there may be as many as events, so that only one is open.
     of_leaf: Option<(String, Growing)>,
-    sums: BTreeMap<String, (u64, String)>,
 }
 
 struct Growing {
@@ -118,8 +118,7 @@ impl ExportFolder {
             }
             _ => {}
         }
-        let opened =
-            Self { folder: folder.to_owned(), recipient, open: BTreeMap::new(), of_leaf: None, sums: BTreeMap::new() };
+        let opened = Self { folder: folder.to_owned(), recipient, open: BTreeMap::new(), of_leaf: None };
         if before.is_some() && opened.recipient.is_some() {
             opened.clear().map_err(told)?;
         }
@@ -148,22 +147,12 @@ impl ExportFolder {
         if self.recipient.is_some() {
             return Ok(have);
         }
-        for (prefix, folder) in
-            [("", self.folder.clone()), ("raw/", self.folder.join(RAW)), ("proofs/", self.folder.join(PROOFS))]
-        {
-            let entries = match fs::read_dir(&folder) {
-                Ok(entries) => entries,
-                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-                Err(error) => return Err(problem(&folder, &error)),
-            };
-            for entry in entries {
-                let entry = entry.map_err(|e| problem(&folder, &e))?;
-                let name = format!("{prefix}{}", entry.file_name().to_string_lossy());
-                // The manifest says when it was written, so it never goes on.
-                if is_export_file(&name) && !name.starts_with(MANIFEST) {
-                    let size = entry.metadata().map_err(|e| problem(&folder, &e))?.len();
-                    have.insert(name, size);
-                }
+        let told = |e: io::Error| problem(&self.folder, &e);
+        for name in Folder(self.folder.clone()).names().map_err(told)? {
+            // The manifest says when it was written, so it never goes on.
+            if is_export_file(&name) && !name.starts_with(MANIFEST) {
+                let size = fs::metadata(self.folder.join(&name)).map_err(told)?.len();
+                have.insert(name, size);
             }
         }
         Ok(have)
@@ -212,14 +201,7 @@ impl ExportFolder {
         }
         let mut hash = Sha256::new();
         if have > 0 {
-            let mut before = File::open(&path)?.take(have);
-            let mut block = vec![0; BUFFER];
-            loop {
-                match before.read(&mut block)? {
-                    0 => break,
-                    n => hash.update(block.get(..n).unwrap_or_default()),
-                }
-            }
+            hash_into(&mut hash, &mut File::open(&path)?.take(have))?;
         }
         let file = OpenOptions::new().create(true).write(true).truncate(have == 0).append(have > 0).open(&path)?;
         let out = BufWriter::with_capacity(BUFFER, file);
@@ -252,11 +234,12 @@ impl ExportFolder {
     /// Where a file is not what the manifest says, or cannot be written.
     pub fn finish(mut self, manifest: &Manifest, manifest_sha256: &str) -> Result<(), Problem> {
         self.end_of_leaf()?;
+        let mut sums = BTreeMap::new();
         for (name, growing) in std::mem::take(&mut self.open) {
             let sum = growing.finish().map_err(|e| problem(&self.folder.join(&name), &e))?;
-            self.sums.insert(name, sum);
+            sums.insert(name, sum);
         }
-        let known = self.sums.get(MANIFEST).map(|(_, hash)| hash.as_str());
+        let known = sums.get(MANIFEST).map(|(_, hash)| hash.as_str());
         if known != Some(manifest_sha256) {
             return Err(Problem::refused(format!(
                 "{MANIFEST} is not the one that the platform wrote: {}",
@@ -264,13 +247,13 @@ impl ExportFolder {
             )));
         }
         for entry in &manifest.files {
-            let found = match self.sums.get(&entry.name) {
+            let found = match sums.get(&entry.name) {
                 Some(found) => found.clone(),
                 // All of it was there already.
                 None => {
                     let path = self.path(&entry.name);
                     let mut file = File::open(&path).map_err(|e| problem(&path, &e))?;
-                    deltran_audit::export::lines::hash_of(&mut file).map_err(|e| problem(&path, &e))?
+                    hash_of(&mut file).map_err(|e| problem(&path, &e))?
                 }
             };
             if found != (entry.size, entry.sha256.clone()) {

@@ -17,7 +17,6 @@ use deltran_kernel::{Currency, ParticipantId};
 use deltran_runtime::Role;
 use deltran_runtime::wire::to_money;
 use futures::StreamExt;
-use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use tonic::{Code, Status};
 use uuid::Uuid;
@@ -81,7 +80,7 @@ pub async fn run(session: &Session, args: &ImportArgs) -> Result<(), Problem> {
         approver: session.caller_named(Role::Operator, &args.approver)?,
         known: participant::all(session).await?,
     };
-    let bar = bar(session, file.entries.len());
+    let bar = session.out.bar_like("{bar:40} {pos}/{len} participants", file.entries.len() as u64);
     let outcomes: Vec<Outcome> = futures::stream::iter(&file.entries)
         .map(|(id, entry)| {
             let (importer, bar) = (&importer, &bar);
@@ -113,15 +112,6 @@ pub async fn run(session: &Session, args: &ImportArgs) -> Result<(), Problem> {
             outcomes.len() - failed
         ))),
     }
-}
-
-fn bar(session: &Session, participants: usize) -> ProgressBar {
-    if session.out.json || !std::io::IsTerminal::is_terminal(&std::io::stderr()) {
-        return ProgressBar::hidden();
-    }
-    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} participants")
-        .unwrap_or_else(|_| ProgressStyle::default_bar());
-    ProgressBar::new(participants as u64).with_style(style)
 }
 
 fn tell(session: &Session, outcomes: &[Outcome], refused: &[crate::file::report::RefusedLine]) {

@@ -333,8 +333,7 @@ async fn written(
     timeout: u64,
 ) -> Result<Report, Problem> {
     let deadline = Instant::now() + Duration::from_secs(timeout);
-    let hidden = session.out.json || !std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let bar = if hidden { ProgressBar::hidden() } else { ProgressBar::new_spinner() };
+    let bar = if session.out.watched() { ProgressBar::new_spinner() } else { ProgressBar::hidden() };
     let mut client = session.reporting(session.operator_or_bank(participant)?);
     while matches!(report.state(), ReportState::Requested | ReportState::Waiting | ReportState::Writing) {
         if Instant::now() >= deadline {

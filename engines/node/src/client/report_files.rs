@@ -2,15 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use deltran_api::reporting::v1::{DownloadReportRequest, GetReportRequest, Report, ReportFile};
 use deltran_reporting::domain::manifest::{self, Manifest, is_file_name};
-use indicatif::{ProgressBar, ProgressStyle};
+use deltran_runtime::files::hash_of;
 use serde_json::json;
-use sha2::{Digest, Sha256};
 
 use super::Session;
 use crate::output::Output;
@@ -124,12 +123,7 @@ async fn one(
         target.set_len(0).map_err(|e| failed(&part, &e))?;
         offset = 0;
     }
-    let bar = if session.out.json || !std::io::IsTerminal::is_terminal(&std::io::stderr()) {
-        ProgressBar::hidden()
-    } else {
-        let style = ProgressStyle::with_template("{msg} {bar:40} {bytes}/{total_bytes}");
-        ProgressBar::new(file.size).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
-    };
+    let bar = session.out.bar_like("{msg} {bar:40} {bytes}/{total_bytes}", file.size);
     bar.set_message(file.name.clone());
     let request = DownloadReportRequest { report_id: report.report_id.clone(), file: file.name.clone(), offset };
     let caller = session.operator_or_bank(participant)?.patient();
@@ -160,16 +154,7 @@ async fn one(
 
 /// Size and SHA-256 of a file.
 fn digest(path: &Path) -> Result<(u64, String), Problem> {
-    let mut file = File::open(path).map_err(|e| failed(path, &e))?;
-    let (mut hash, mut size, mut buffer) = (Sha256::new(), 0, vec![0; 64 << 10]);
-    loop {
-        let read = file.read(&mut buffer).map_err(|e| failed(path, &e))?;
-        if read == 0 {
-            return Ok((size, hex::encode(hash.finalize())));
-        }
-        hash.update(&buffer[..read]);
-        size += read as u64;
-    }
+    File::open(path).and_then(|mut file| hash_of(&mut file)).map_err(|e| failed(path, &e))
 }
 
 /// Checks a folder against its manifest.
@@ -208,6 +193,8 @@ pub fn verify(args: &VerifyArgs, out: Output) -> Result<(), Problem> {
 
 #[cfg(test)]
 mod tests {
+    use sha2::{Digest, Sha256};
+
     use super::*;
 
     fn folder(files: &[(&str, &str)], totals: &[(&str, &str)]) -> tempfile::TempDir {

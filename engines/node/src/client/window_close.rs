@@ -6,7 +6,6 @@ use std::time::Duration;
 use clap::{ArgGroup, Args};
 use deltran_api::clearing::v1::{CloseWindowRequest, GetWindowRequest, ListWindowsRequest, Window, WindowState};
 use deltran_api::settlement::v1::{BatchState, FundingStatusRequest, ListBatchesRequest};
-use indicatif::{ProgressBar, ProgressStyle};
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -95,14 +94,7 @@ fn next_of(id: &str) -> Result<String, Problem> {
 /// Waits until every window has come to its end.
 async fn settled(session: &Session, windows: &mut BTreeMap<String, Window>, timeout: u64) -> Result<(), Problem> {
     let deadline = Instant::now() + Duration::from_secs(timeout);
-    let bar = if session.out.json || !std::io::IsTerminal::is_terminal(&std::io::stderr()) {
-        ProgressBar::hidden()
-    } else {
-        ProgressBar::new(windows.len() as u64).with_style(
-            ProgressStyle::with_template("{bar:40} {pos}/{len} settled {msg}")
-                .unwrap_or_else(|_| ProgressStyle::default_bar()),
-        )
-    };
+    let bar = session.out.bar_like("{bar:40} {pos}/{len} settled {msg}", windows.len() as u64);
     let mut client = session.clearing(session.operator()?);
     loop {
         for window in windows.values_mut().filter(|w| !is_over(w.state())) {

@@ -17,16 +17,20 @@ use deltran_api::clearing::v1::{GetNettingSetRequest, ListWindowsRequest, Nettin
 use deltran_api::settlement::v1::{Batch, BatchState, FundingStatusRequest, ListBatchesRequest};
 use deltran_runtime::boot::stop_signal;
 use serde_json::Value;
-use tokio::time::Instant;
 
 use crate::client::{ClientArgs, Session};
 use crate::output::{Output, amount, count, money, say, sheet, table, time};
 use crate::problem::Problem;
+use crate::stage;
 use check::{Checks, Expected, expected, minor};
 use day::{CURRENCIES, Day, SHORT};
 use node::Node;
 use told::Told;
 
+/// The day's configuration, which says as well that a folder is a demo's.
+const CONFIG: &str = "demo.toml";
+/// Between two looks at the platform.
+const LOOK: Duration = Duration::from_millis(200);
 /// Every wait for the platform ends by then.
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -87,19 +91,10 @@ pub async fn run(args: DemoArgs, out: Output) -> Result<(), Problem> {
 /// An empty folder with the day's files and the configuration.
 fn prepare(folder: &Path, day: &Day) -> Result<PathBuf, Problem> {
     let failed = |e: std::io::Error| Problem::refused(format!("{}: {e}", folder.display()));
-    if folder.exists() {
-        let known = folder.join("demo.toml").exists() || folder.read_dir().map_err(failed)?.next().is_none();
-        if !known {
-            return Err(Problem::refused(format!(
-                "{} holds something else than a demo: give another folder with --data",
-                folder.display()
-            )));
-        }
-        std::fs::remove_dir_all(folder).map_err(failed)?;
-    }
+    stage::empty(folder, CONFIG, "a demo")?;
     std::fs::create_dir_all(folder.join("node")).map_err(failed)?;
     day.write(folder).map_err(failed)?;
-    let config = folder.join("demo.toml");
+    let config = folder.join(CONFIG);
     let currencies = CURRENCIES.map(|c| format!("\"{c}\"")).join(", ");
     let text = format!(
         "deployment = \"demo\"\n\n[[clearing.schedules]]\nname = \"manual\"\nmode = \"manual\"\ncurrencies = [{currencies}]\n\n\
@@ -345,15 +340,5 @@ fn refused_lines(report: &Path) -> Result<BTreeSet<u64>, Problem> {
 
 /// Asks until there is an answer, or patience ends.
 async fn wait<T>(what: &str, mut ask: impl AsyncFnMut() -> Result<Option<T>, Problem>) -> Result<T, Problem> {
-    let deadline = Instant::now() + PATIENCE;
-    let mut ticks = tokio::time::interval(Duration::from_millis(200));
-    loop {
-        ticks.tick().await;
-        if let Some(answer) = ask().await? {
-            return Ok(answer);
-        }
-        if Instant::now() > deadline {
-            return Err(Problem::unavailable(format!("waited {} s in vain for {what}", PATIENCE.as_secs())));
-        }
-    }
+    stage::until(what, LOOK, PATIENCE, async || ask().await.transpose()).await?
 }

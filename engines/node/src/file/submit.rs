@@ -4,7 +4,6 @@
 //! sent again under its id, which is harmless.
 
 use std::collections::BTreeMap;
-use std::io::IsTerminal;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,7 +11,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use deltran_api::token::v1::SettlementModel;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::ProgressBar;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
@@ -178,11 +177,10 @@ fn read(options: &Options, reading: &Reading, to: &mpsc::Sender<Vec<Parsed>>) ->
 fn bar(session: &Session, options: &Options) -> ProgressBar {
     // What has no size, such as a pipe, has no share of it; a file that is not there is told by its reader.
     let size = std::fs::metadata(&options.file).map_or(0, |file| file.len());
-    if session.out.json || size == 0 || !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
+    match size {
+        0 => ProgressBar::hidden(),
+        size => session.out.bar_like("{bar:40} {percent:>3} %  {msg}  {eta} left", size),
     }
-    let style = ProgressStyle::with_template("{bar:40} {percent:>3} %  {msg}  {eta} left");
-    ProgressBar::new(size).with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
 /// Redraws the bar until it is aborted.

@@ -171,33 +171,37 @@ pub fn csv_header(out: &mut String) {
 
 /// Writes a leaf's line of the CSV (RFC 4180). What others chose cannot become a formula; numbers stay numbers.
 pub fn csv_row(out: &mut String, cells: &Cells) {
-    let text = |value: &Option<String>| value.clone().unwrap_or_default();
-    let (producer, number) = cells.producer.as_ref().map_or_else(Default::default, |(p, n)| (p.clone(), n.to_string()));
+    let producer = cells.producer.as_ref().map_or("", |(producer, _)| producer);
+    let number = cells.producer.as_ref().map(|(_, number)| number.to_string());
     Row::new(out)
         .plain(cells.leaf_index)
         .plain(cells.recorded_at)
         .plain(cells.occurred_at.map(|at| at.to_string()).unwrap_or_default())
         .text(&cells.domain)
         .text(&cells.event_type)
-        .text(&text(&cells.participant))
-        .text(&text(&cells.payer))
-        .text(&text(&cells.payee))
+        .text(text(&cells.participant))
+        .text(text(&cells.payer))
+        .text(text(&cells.payee))
         .plain(text(&cells.amount))
-        .text(&text(&cells.currency))
-        .text(&text(&cells.state))
-        .text(&text(&cells.reason))
-        .text(&text(&cells.correlation_id))
+        .text(text(&cells.currency))
+        .text(text(&cells.state))
+        .text(text(&cells.reason))
+        .text(text(&cells.correlation_id))
         .plain(text(&cells.event_id))
         .text(&cells.source)
-        .text(&producer)
-        .plain(number)
-        .text(&text(&cells.invalid))
+        .text(producer)
+        .plain(text(&number))
+        .text(text(&cells.invalid))
         .text(&cells.subject)
         .text(&cells.stream.0)
         .plain(cells.stream.1)
         .plain(hex::encode(&cells.leaf_hash))
         .text(&cells.data)
         .end();
+}
+
+fn text(value: &Option<String>) -> &str {
+    value.as_deref().unwrap_or_default()
 }
 
 #[cfg(test)]

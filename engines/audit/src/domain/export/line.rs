@@ -33,9 +33,6 @@ pub struct Metadata<'a> {
     /// The participant that it concerns first.
     #[serde(borrow, default)]
     pub participant_id: Option<Cow<'a, str>>,
-    /// What it belongs to.
-    #[serde(borrow, default)]
-    pub correlation_id: Option<Cow<'a, str>>,
     /// `<source>/<epoch>`.
     #[serde(borrow, default)]
     pub producer: Option<Cow<'a, str>>,

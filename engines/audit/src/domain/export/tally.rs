@@ -16,7 +16,6 @@ pub struct Sum {
     /// How many.
     pub count: u64,
     /// Minor units of the currency.
-    #[serde(with = "minor_text")]
     pub minor: Minor,
 }
 
@@ -122,11 +121,6 @@ impl Tally {
         &self.producers
     }
 
-    /// Sums by currency.
-    pub fn totals(&self) -> &Totals {
-        &self.totals
-    }
-
     /// What a range that begins with leaf `from` says in sum; `whole` where no filter leaves anything out.
     pub fn summary(&self, from: u64, whole: bool) -> Summary {
         Summary {
@@ -140,52 +134,9 @@ impl Tally {
     }
 }
 
-/// Numbers between the lowest and the highest of `all` that are not in `some`.
-pub fn left_out(all: &Ranges, some: Option<&Ranges>) -> Vec<(u64, u64)> {
-    let empty = Ranges::default();
-    let mut inside = some.unwrap_or(&empty).iter().peekable();
-    let mut out = Vec::new();
-    for (low, high) in all.iter() {
-        let mut next = low;
-        while let Some(&(from, to)) = inside.peek().filter(|(from, _)| *from <= high) {
-            if from > next {
-                out.push((next, from - 1));
-            }
-            next = next.max(to + 1);
-            if to > high {
-                break;
-            }
-            inside.next();
-        }
-        if next <= high {
-            out.push((next, high));
-        }
-    }
-    out
-}
-
-mod minor_text {
-    use deltran_kernel::Minor;
-    use serde::de::Error as _;
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub fn serialize<S: Serializer>(minor: &Minor, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(&minor.units().to_string())
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Minor, D::Error> {
-        let text = std::borrow::Cow::<str>::deserialize(from)?;
-        text.parse()
-            .ok()
-            .and_then(|units| Minor::new(units).ok())
-            .ok_or_else(|| D::Error::custom(format!("{text:?} is no number of minor units")))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proptest::prelude::*;
 
     fn transaction(kind: &str, state: &str, amount: &str, window: &str, seq: u64) -> String {
         format!(
@@ -254,21 +205,5 @@ mod tests {
         let odd = transaction("transaction.rejected", "", "1.5", "w", 1);
         assert!(Part::valid(odd.as_bytes()).is_err());
         assert!(Part::valid(b"{").is_err());
-    }
-
-    proptest! {
-        #[test]
-        fn what_is_left_out_and_what_is_there_is_all(all in prop::collection::btree_set(1u64..40, 0..30), keep in any::<u64>()) {
-            let (mut ranges, mut some) = (Ranges::default(), Ranges::default());
-            for n in &all {
-                ranges.insert(*n);
-                if keep >> n & 1 == 1 {
-                    some.insert(*n);
-                }
-            }
-            let out: Vec<u64> = left_out(&ranges, Some(&some)).into_iter().flat_map(|(a, b)| a..=b).collect();
-            let expected: Vec<u64> = all.iter().copied().filter(|n| !some.contains(*n)).collect();
-            prop_assert_eq!(out, expected);
-        }
     }
 }
