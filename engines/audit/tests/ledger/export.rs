@@ -347,6 +347,13 @@ async fn a_filtered_export_proves_each_event_and_says_what_it_left_out() {
         assert_eq!((indexes, exported.unwrap().manifest.summary.events), (expected.clone(), expected.len() as u64));
         assert_good(&Written::new(&files, &keys).check(None).unwrap());
     }
+
+    // A tree of one leaf: its proof needs no hash of a tile.
+    let filter = Filter { domain: Some("audit".into()), ..Filter::default() };
+    let (files, exported) = run(&place, &keys, &Order { filter, ..order(0, 1) }, Files::new()).await;
+    assert_eq!(exported.unwrap().manifest.summary.events, 1);
+    assert!(files.contains_key("proofs/0.tlog-proof"), "{:?}", files.keys());
+    assert_good(&Written::new(&files, &keys).check(None).unwrap());
 }
 
 #[tokio::test]
