@@ -70,7 +70,8 @@ impl Broker {
             .map_err(BrokerError::new)?;
         let jetstream = ContextBuilder::new()
             .timeout(Duration::from_secs(5))
-            .ack_timeout(Duration::from_secs(10))
+            // What a broker that died has not acknowledged is sent again after this.
+            .ack_timeout(Duration::from_secs(5))
             .max_ack_inflight(MAX_INFLIGHT)
             .backpressure_on_inflight(true)
             .build(client.clone());

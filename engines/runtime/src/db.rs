@@ -2,15 +2,17 @@
 //! their metrics.
 
 use std::ops::{Deref, DerefMut};
-use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{Connection, Postgres};
 use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::metrics::Metrics;
+use crate::primary::Servers;
 
 /// Why the database did not do it.
 #[derive(Debug, thiserror::Error)]
@@ -101,13 +103,17 @@ impl DerefMut for Tx {
 pub struct Db {
     engine: &'static str,
     pool: PgPool,
+    /// One connection, so that a lease is renewed however busy the pool is.
+    renewals: PgPool,
     metrics: Metrics,
+    /// Dropped with the last clone, it ends the search for the server that takes writes.
+    _following: Arc<DropGuard>,
 }
 
 /// How an engine's pool is opened.
 #[derive(Debug, Clone)]
 pub struct DbOptions {
-    /// The database's URL.
+    /// The database's URL; with several hosts, the one that takes writes is used.
     pub url: String,
     /// At most this many connections.
     pub max_connections: u32,
@@ -120,13 +126,18 @@ impl Db {
     ///
     /// Connections are made when they are needed, so this succeeds while the database is away.
     pub fn open(engine: &'static str, options: &DbOptions, metrics: Metrics) -> Result<Self, DbError> {
-        let connect = connect_options(&options.url, engine)?.options([("role", role_of(engine).as_str())]);
-        let pool = PgPoolOptions::new()
-            .max_connections(options.max_connections)
-            .acquire_timeout(options.acquire_timeout)
-            .max_lifetime(None)
-            .connect_lazy_with(connect);
-        Ok(Self { engine, pool, metrics })
+        let servers = Arc::new(servers(&options.url, engine, Some(&role_of(engine)))?);
+        let pool = |connections: u32| {
+            servers.pool(
+                PgPoolOptions::new()
+                    .max_connections(connections)
+                    .acquire_timeout(options.acquire_timeout)
+                    .max_lifetime(None),
+            )
+        };
+        let (pool, renewals, ended) = (pool(options.max_connections), pool(1), CancellationToken::new());
+        tokio::spawn(servers.clone().follow(vec![pool.clone(), renewals.clone()], engine, ended.clone()));
+        Ok(Self { engine, pool, renewals, metrics, _following: Arc::new(ended.drop_guard()) })
     }
 
     /// Whose pool it is.
@@ -137,6 +148,11 @@ impl Db {
     /// The pool, for reading outside a transaction.
     pub fn pool(&self) -> &PgPool {
         &self.pool
+    }
+
+    /// Where leases are renewed: nothing that waits for another may go here.
+    pub(crate) fn renewals(&self) -> &PgPool {
+        &self.renewals
     }
 
     /// Begins a transaction that the caller commits. Where COMMIT loses its connection the outcome is unknown: the
@@ -158,16 +174,21 @@ pub fn role_of(engine: &str) -> String {
     format!("deltran_{engine}")
 }
 
-fn connect_options(url: &str, engine: &str) -> Result<PgConnectOptions, DbError> {
-    Ok(PgConnectOptions::from_str(url)
-        .map_err(|e| DbError::Other(format!("database URL is not valid: {e}")))?
-        .application_name(&format!("deltran-{engine}"))
-        .options([
+fn servers(url: &str, engine: &str, role: Option<&str>) -> Result<Servers, DbError> {
+    Servers::of(url, |options: PgConnectOptions| {
+        options.application_name(&application_name(engine, std::process::id())).options(role.map(|role| ("role", role))).options([
             ("search_path", engine),
             ("timezone", "UTC"),
-            ("idle_in_transaction_session_timeout", "4000"),
-            ("tcp_user_timeout", "4000"),
-        ]))
+            // Below the lease time: whoever takes over finds no locks of a process that was stopped or cut off.
+            ("idle_in_transaction_session_timeout", "2500"),
+            ("tcp_user_timeout", "2500"),
+        ])
+    })
+}
+
+/// What the connections of an engine call themselves in `pg_stat_activity`: engine and process id.
+pub fn application_name(engine: &str, process: u32) -> String {
+    format!("deltran-{engine}/{process}")
 }
 
 /// Creates an engine's schema and role and applies migrations, in their order. Any number of
@@ -179,8 +200,7 @@ fn connect_options(url: &str, engine: &str) -> Result<PgConnectOptions, DbError>
 /// # Errors
 /// Where the database is away, the user may not create roles, or a migration fails.
 pub async fn migrate(engine: &'static str, url: &str, shared: &[(&str, &str)], own: &Migrator) -> Result<(), DbError> {
-    let options = connect_options(url, engine)?;
-    let mut connection = PgConnection::connect_with(&options).await?;
+    let mut connection = servers(url, engine, None)?.connect().await?;
     let role = role_of(engine);
     // Roles are the whole cluster's, so the lock is too.
     sqlx::query("SELECT pg_advisory_lock(hashtext('deltran.migrate'))").execute(&mut connection).await?;

@@ -18,6 +18,7 @@ pub mod identity;
 pub mod lease;
 pub mod metrics;
 pub mod peers;
+pub mod primary;
 pub mod rights;
 pub mod telemetry;
 pub mod wire;

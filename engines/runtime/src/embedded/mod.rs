@@ -29,6 +29,7 @@ use std::sync::Arc;
 
 pub use error::EmbeddedError;
 pub use nats::find_nats_server;
+pub use postgres::find_postgres;
 
 use error::At;
 use process::{Registry, Supervised};

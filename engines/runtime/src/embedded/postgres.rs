@@ -47,8 +47,8 @@ full_page_writes = on
 wal_compression = on
 max_wal_size = '4GB'
 
-# Below the lease time of 5 s: a holder that froze must have lost its transaction when another takes over.
-idle_in_transaction_session_timeout = '4s'
+# Below the lease time of 3 s: a holder that froze must have lost its transaction when another takes over.
+idle_in_transaction_session_timeout = '2500ms'
 
 # Short statements on small batches: compiling them costs more than it brings.
 jit = off
@@ -267,6 +267,14 @@ async fn wait_until_empty(cluster: &Path) {
 fn cluster_version(cluster: &Path) -> Result<String, EmbeddedError> {
     let file = cluster.join("PG_VERSION");
     Ok(std::fs::read_to_string(&file).at("read", &file)?.trim().to_owned())
+}
+
+/// The folder of the programs of a Postgres that is new enough.
+///
+/// # Errors
+/// Where there is none.
+pub fn find_postgres() -> Result<PathBuf, EmbeddedError> {
+    find_binaries(Path::new(""), None).map(|found| found.folder)
 }
 
 /// The programs of one Postgres: of the version that made the cluster, where there is one, else the first adequate.
