@@ -235,6 +235,7 @@ impl Keeper {
         let last = seen.state.as_ref().map_or(0, |state| state.last_sequence);
         let above = highest(seen.known.as_ref().map(|known| &known.known), &seen.others).max(last) + ABOVE;
         let config = seen.known.as_ref().and_then(|known| known.config.clone());
+        epoch.current()?;
         rebuild::recreate(&self.broker, self.profile, name, above, config).await?;
         let state = stored::state(&self.broker, name).await?.ok_or_else(|| gone(name))?;
         let mut tx = self.context.db.begin().await?;

@@ -103,6 +103,9 @@ pub struct Consumer {
 
 /// Batches that are decoded while the one before is applied.
 const AHEAD: usize = 1;
+/// How long one request for messages stands. Shorter than the rest of a lease, so that the request of a process that was
+/// stopped draws no messages away from the one that takes over.
+const REQUEST: Duration = Duration::from_secs(2);
 
 type Batches = futures::stream::ReadyChunks<PullStream>;
 
@@ -180,8 +183,8 @@ impl Consumer {
         consumer
             .stream()
             .max_messages_per_batch(self.context.config.messaging.consumer_batch)
-            .heartbeat(Duration::from_secs(5))
-            .expires(Duration::from_secs(20))
+            .heartbeat(REQUEST / 2)
+            .expires(REQUEST)
             .messages()
             .await
             .map_err(BrokerError::new)

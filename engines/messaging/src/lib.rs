@@ -12,6 +12,7 @@ mod delivery;
 pub mod door;
 pub mod outbox;
 pub mod platform;
+pub mod points;
 pub mod publish;
 pub mod ranges;
 pub mod rebuild;

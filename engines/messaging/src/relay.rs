@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::broker::{Broker, BrokerError};
 use crate::outbox::{Outbox, Row};
+use crate::points::{self, AFTER_COMMIT, AFTER_PUBLISH, BEFORE_COMMIT};
 use crate::publish::{Stored, publish};
 use crate::stored::{self, StreamState};
 
@@ -70,12 +71,30 @@ impl Relay {
     /// what is already committed, as far as the broker takes it within a few seconds.
     pub async fn run(self, shutdown: CancellationToken) {
         let lease = self.context.lease("relay");
-        lease
-            .run(shutdown, move |epoch, term| {
-                let relay = self.clone();
-                async move { relay.term(epoch, term).await }
-            })
-            .await;
+        let follower = self.clone();
+        let leading = lease.run(shutdown.clone(), move |epoch, term| {
+            let relay = self.clone();
+            async move { relay.term(epoch, term).await }
+        });
+        tokio::join!(leading, follower.follow(&shutdown));
+    }
+
+    /// Knows how much waits for the broker, whichever process publishes it: submissions are refused by that.
+    async fn follow(&self, shutdown: &CancellationToken) {
+        while !shutdown.is_cancelled() {
+            // While the database is away nothing is submitted.
+            if let Ok(marks) = self.marks().await {
+                self.gauge(marks.assigned, marks.published);
+            }
+            tokio::select! {
+                () = tokio::time::sleep(LOOK_EVERY) => {}
+                () = shutdown.cancelled() => {}
+            }
+        }
+    }
+
+    fn part(&self) -> String {
+        format!("{}.relay", self.context.engine)
     }
 
     async fn term(self, epoch: Epoch, term: CancellationToken) {
@@ -166,6 +185,7 @@ impl Relay {
             }
             let mut rows = self.read(marks.published, window).await?;
             while let Some(last) = rows.last().map(|row| row.seq as i64) {
+                epoch.current()?;
                 let acks = publish(&self.broker, rows).await?;
                 let (next, acknowledged) = tokio::join!(self.read(last, window), acks.all());
                 let Stored { highest, lowest } = acknowledged?;
@@ -174,6 +194,7 @@ impl Relay {
                 }
                 marks.acknowledged = marks.acknowledged.max(i64::try_from(highest).unwrap_or(i64::MAX));
                 marks.published = last;
+                points::reached(&self.part(), AFTER_PUBLISH)?;
                 self.mark(epoch, last, marks.acknowledged).await?;
                 rows = next?;
                 if due(looked) {
@@ -278,7 +299,9 @@ impl Relay {
         .bind(acknowledged)
         .execute(&mut *tx)
         .await?;
+        points::reached(&self.part(), BEFORE_COMMIT)?;
         tx.commit().await?;
+        points::reached(&self.part(), AFTER_COMMIT)?;
         self.outbox.progress().published(published as u64);
         self.context.metrics.outbox_published.with_label_values(&[self.context.engine]).set(published);
         Ok(())

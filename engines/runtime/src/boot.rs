@@ -120,7 +120,9 @@ pub async fn serve(
     let services = services_of(&names);
     let guard = GuardLayer::new(shared.metrics.clone());
     let routes = routes.routes().prepare();
-    shared.peers.set_local(guard.layer(routes.clone()));
+    // Calls within the process have room of their own: those from outside cannot keep engines from each other.
+    let within = GuardLayer::new(shared.metrics.clone());
+    shared.peers.set_local(within.layer(routes.clone()), format!("http://{}", listeners.grpc_address));
 
     let working = CancellationToken::new();
     let mut running = JoinSet::new();

@@ -41,12 +41,14 @@ pub struct EngineContext {
 }
 
 impl EngineContext {
-    /// A lease of this engine.
+    /// A lease of this engine. Ask for it when its work begins: from then on the process knows its address.
     pub fn lease(&self, name: &'static str) -> Lease {
         Lease {
             db: self.db.clone(),
             name,
             holder: self.holder.clone(),
+            address: self.peers.address(),
+            leader: None,
             metrics: self.metrics.clone(),
             health: self.health.clone(),
         }

@@ -1,10 +1,12 @@
 //! The layer that every request passes, from a socket or from the same process: rights, identity,
 //! trace, metrics.
 
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use futures::future::BoxFuture;
 use http::{Request, Response};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tonic::Status;
 use tonic::body::Body;
@@ -16,23 +18,28 @@ use crate::identity::Caller;
 use crate::metrics::Metrics;
 use crate::rights::{Access, access};
 
+/// Requests of a process that may be under way: each is a task with its message, and nobody reads an answer that comes
+/// after ten thousand others.
+const MOST: usize = 10_000;
+
 /// Makes [`Guard`]s.
 #[derive(Clone)]
 pub struct GuardLayer {
     metrics: Metrics,
+    room: Arc<Semaphore>,
 }
 
 impl GuardLayer {
     /// A layer that counts into `metrics`.
     pub fn new(metrics: Metrics) -> Self {
-        Self { metrics }
+        Self { metrics, room: Arc::new(Semaphore::new(MOST)) }
     }
 }
 
 impl<S> Layer<S> for GuardLayer {
     type Service = Guard<S>;
     fn layer(&self, inner: S) -> Guard<S> {
-        Guard { inner, metrics: self.metrics.clone() }
+        Guard { inner, metrics: self.metrics.clone(), room: self.room.clone() }
     }
 }
 
@@ -41,6 +48,7 @@ impl<S> Layer<S> for GuardLayer {
 pub struct Guard<S> {
     inner: S,
     metrics: Metrics,
+    room: Arc<Semaphore>,
 }
 
 impl<S> Service<Request<Body>> for Guard<S>
@@ -65,6 +73,11 @@ where
                 return Box::pin(async move { Ok(response) });
             }
         };
+        let Ok(room) = self.room.clone().try_acquire_owned() else {
+            self.metrics.overloads.with_label_values(&["requests"]).inc();
+            let response = Status::from(Failure::overloaded("too many requests are under way: try again later"));
+            return Box::pin(async move { Ok(response.into_http()) });
+        };
         let span = tracing::info_span!(
             "rpc",
             rpc.method = %path,
@@ -81,6 +94,8 @@ where
         let started = Instant::now();
         Box::pin(
             async move {
+                // Given back with the answer's head: what comes after is a stream, which is read as it is taken.
+                let _room = room;
                 let response = inner.call(request).await?;
                 let code = response.headers().get("grpc-status").and_then(|v| v.to_str().ok()).unwrap_or("0");
                 let method = path.rsplit('/').next().unwrap_or_default();

@@ -94,7 +94,7 @@ async fn the_servers_serve_come_back_and_leave() {
         ("fsync", "on"),
         ("synchronous_commit", "on"),
         ("max_connections", "200"),
-        ("idle_in_transaction_session_timeout", "4s"),
+        ("idle_in_transaction_session_timeout", "2500ms"),
         ("TimeZone", "UTC"),
         ("listen_addresses", "127.0.0.1"),
         ("unix_socket_directories", ""),

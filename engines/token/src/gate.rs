@@ -41,6 +41,7 @@ const SILENT: &str = "gates_silent";
 /// How often a call may find that another gate answers.
 const TURNS_OF_A_CALL: usize = 3;
 
+/// What waits for the gates. It has its place in the room of the writer.
 struct Request {
     drafts: Vec<Draft>,
     room: OwnedSemaphorePermit,
@@ -130,7 +131,12 @@ impl GateStage {
         }
     }
 
-    async fn pass(&self, group: Vec<Request>) {
+    async fn pass(&self, mut group: Vec<Request>) {
+        // The deadline of who has gone has passed.
+        group.retain(|request| !request.reply.is_closed());
+        if group.is_empty() {
+            return;
+        }
         let mut verdicts = Vec::with_capacity(group.iter().map(|r| r.drafts.len()).sum());
         let drafts: Vec<&Draft> = group.iter().flat_map(|r| &r.drafts).collect();
         let call = self.writer.turns().call();
@@ -155,10 +161,22 @@ impl GateStage {
                 .map(|(draft, gates)| Command::Submit { instruction: Box::new(draft.instruction), gates, by: draft.by })
                 .collect();
             let results = self.writer.send(commands, Some(request.room), Some(call.clone()));
-            tokio::spawn(async move {
-                let _gone = request.reply.send(received(results.await));
-            });
+            tokio::spawn(forward(results, request.reply));
         }
+    }
+}
+
+/// Passes the writer's answer on. Once nobody waits for it, the writer need not decide what it has not begun.
+async fn forward(
+    mut results: oneshot::Receiver<Result<Vec<Decided>, Failure>>,
+    mut reply: oneshot::Sender<Result<Vec<Decided>, Failure>>,
+) {
+    tokio::select! {
+        biased;
+        answer = &mut results => {
+            let _gone = reply.send(received(answer));
+        }
+        () = reply.closed() => {}
     }
 }
 

@@ -7,10 +7,10 @@ use std::time::Duration;
 
 use deltran_kernel::Timestamp;
 use deltran_messaging::Outbox;
-use deltran_runtime::lease::Epoch;
+use deltran_runtime::lease::{Epoch, Leader};
 use deltran_runtime::metrics::Metrics;
 use deltran_runtime::{DbError, EngineContext, Failure};
-use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Settings;
@@ -20,6 +20,11 @@ use crate::domain::refusal::Denied;
 use crate::store::{Batch, Store, Wanted, WriterState};
 use crate::turn::{Call, Turn, Turns};
 
+/// Commands other than submissions that may wait, in a room of their own: submissions cannot keep windows from being
+/// sealed.
+const COMMANDS: usize = 1_000;
+/// Calls that may wait for a turn of their gate.
+const LISTENS: usize = 64;
 /// A batch that takes longer has lost its database.
 const LONGEST_BATCH: Duration = Duration::from_secs(10);
 
@@ -37,6 +42,13 @@ struct Job {
     _call: Option<Arc<Call>>,
 }
 
+impl Job {
+    /// Whether somebody waits for it: the deadline of one that has gone has passed, and it is not decided.
+    fn is_wanted(&self) -> bool {
+        !self.reply.is_closed()
+    }
+}
+
 /// Somebody asks the writer to listen to a gate of risk from now on.
 struct Listen {
     gate: String,
@@ -49,21 +61,23 @@ enum Next {
     Listen(Listen),
 }
 
-/// What waits for the writer.
+/// What waits for the writer. A job has its place in `room` or `commands` of the handle.
 struct Waiting {
     jobs: mpsc::UnboundedReceiver<Job>,
-    listens: mpsc::UnboundedReceiver<Listen>,
+    listens: mpsc::Receiver<Listen>,
 }
 
 /// The way to the writer. Cloning shares it.
 #[derive(Clone)]
 pub struct WriterHandle {
     jobs: mpsc::UnboundedSender<Job>,
-    listens: mpsc::UnboundedSender<Listen>,
+    listens: mpsc::Sender<Listen>,
     turns: Turns,
     room: Arc<Semaphore>,
+    commands: Arc<Semaphore>,
     capacity: usize,
     leading: Arc<AtomicBool>,
+    leader: watch::Receiver<Leader>,
     idle: Arc<Notify>,
     outbox: Outbox,
     max_backlog: u64,
@@ -80,30 +94,37 @@ pub struct Writer {
     waiting: Arc<Mutex<Waiting>>,
     turns: Turns,
     leading: Arc<AtomicBool>,
+    leader: Arc<watch::Sender<Leader>>,
     idle: Arc<Notify>,
 }
 
 /// A writer and the way to it.
 pub fn writer(context: EngineContext, store: Store, outbox: Outbox, settings: Settings) -> (WriterHandle, Writer) {
     let (sender, jobs) = mpsc::unbounded_channel();
-    let (listens, receiver) = mpsc::unbounded_channel();
+    let (listens, receiver) = mpsc::channel(LISTENS);
     let turns = Turns::default();
     let leading = Arc::new(AtomicBool::new(false));
+    let (leader, known) = watch::channel(Leader::Unknown);
+    // Other engines of this process find the one that writes.
+    context.peers.follow(crate::NAME, known.clone());
     let idle = Arc::new(Notify::new());
     let handle = WriterHandle {
         jobs: sender,
         listens,
         turns: turns.clone(),
         room: Arc::new(Semaphore::new(settings.max_waiting)),
+        commands: Arc::new(Semaphore::new(COMMANDS)),
         capacity: settings.max_waiting,
         leading: leading.clone(),
+        leader: known,
         idle: idle.clone(),
         outbox: outbox.clone(),
         max_backlog: context.config.messaging.max_outbox_backlog,
         metrics: context.metrics.clone(),
     };
     let waiting = Arc::new(Mutex::new(Waiting { jobs, listens: receiver }));
-    (handle, Writer { context, store, outbox, settings, waiting, turns, leading, idle })
+    let leader = Arc::new(leader);
+    (handle, Writer { context, store, outbox, settings, waiting, turns, leading, leader, idle })
 }
 
 impl WriterHandle {
@@ -114,9 +135,15 @@ impl WriterHandle {
     /// broker.
     pub fn admit(&self) -> Result<(), Failure> {
         if !self.leading.load(Ordering::Acquire) {
-            return Err(Failure::unavailable(
-                "this process does not write the ledger at present: try again with the same id",
-            ));
+            return Err(match &*self.leader.borrow() {
+                Leader::At(address) => Failure::unavailable(format!(
+                    "the process at {address} writes the ledger at present: ask it, with the same id"
+                ))
+                .with("leader", address),
+                _ => Failure::unavailable(
+                    "no process is known to write the ledger at present: try again with the same id",
+                ),
+            });
         }
         let backlog = self.outbox.progress().backlog();
         if backlog > self.max_backlog {
@@ -173,14 +200,18 @@ impl WriterHandle {
         self.admit()?;
         let (reply, receiver) = oneshot::channel();
         // A closed channel drops the reply, which the receiver sees.
-        let _closed = self.listens.send(Listen { gate, reply });
+        let _closed = self.listens.send(Listen { gate, reply }).await;
         received(receiver.await)
     }
 
     /// Carries out one command and waits for its COMMIT. `call` is that of the gate that it comes from.
     pub async fn execute(&self, command: Command, call: Option<Arc<Call>>) -> Result<Decided, Failure> {
         self.admit()?;
-        let mut results = received(self.send(vec![command], None, call).await)?;
+        let room = self.commands.clone().try_acquire_owned().map_err(|_| {
+            self.metrics.overloads.with_label_values(&["commands"]).inc();
+            Failure::overloaded(format!("{COMMANDS} commands wait already: try again later"))
+        })?;
+        let mut results = received(self.send(vec![command], Some(room), call).await)?;
         results.pop().ok_or_else(|| Failure::internal("the writer gave no answer"))
     }
 
@@ -213,7 +244,8 @@ enum Fate {
 impl Writer {
     /// Writes while this process holds the lease `writer`, until shutdown.
     pub async fn run(self, shutdown: CancellationToken) {
-        let lease = self.context.lease("writer");
+        let mut lease = self.context.lease("writer");
+        lease.leader = Some(self.leader.clone());
         lease
             .run(shutdown, move |epoch, term| {
                 let writer = self.clone();
@@ -275,12 +307,14 @@ impl Writer {
             () = term.cancelled() => return None,
             () = tokio::time::sleep(Duration::from_micros(until_expiry.unwrap_or(u64::MAX >> 12))) => None,
         };
-        let mut batch = Vec::from_iter(first);
+        let mut batch = Vec::from_iter(first.filter(Job::is_wanted));
         let mut commands = batch.first().map_or(0, |j| j.commands.len());
         while commands < self.settings.max_batch {
             let Ok(job) = jobs.try_recv() else { break };
-            commands += job.commands.len();
-            batch.push(job);
+            if job.is_wanted() {
+                commands += job.commands.len();
+                batch.push(job);
+            }
         }
         self.context.metrics.queue_depth.with_label_values(&["writer"]).set(jobs.len() as i64);
         Some(Next::Batch(batch))

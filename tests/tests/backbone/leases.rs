@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deltran_runtime::DbError;
-use deltran_runtime::lease::{Epoch, LEASE_TIME};
+use deltran_runtime::lease::{Epoch, LEASE_TIME, Leader};
 use deltran_tests::{Backbone, Node, eventually};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -93,4 +93,61 @@ async fn a_transaction_longer_than_the_lease_does_not_lose_it_and_holds_a_take_o
     let committed = tokio::time::timeout(Duration::from_secs(1), last).await.unwrap().unwrap().unwrap();
     assert!(taken >= committed || committed.duration_since(taken) < Duration::from_millis(200));
     assert!(new.number() > epoch.number());
+}
+
+/// Whatever a process was stopped in, its connections do not hold up the one that takes over, and nothing that they had
+/// under way is there afterwards.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_was_stopped_inside_a_transaction_holds_no_take_over_up() {
+    let backbone = Backbone::start("token").await;
+    let (first, second) = (backbone.node("a").await, backbone.node("b").await);
+    let (leader, mut epochs) = candidate(&first);
+    let old = epochs.recv().await.unwrap();
+    let (_other, mut others) = candidate(&second);
+    // Postgres itself would end none of these.
+    let open = async || {
+        let mut tx = first.context.db.begin().await.unwrap();
+        sqlx::query("SET LOCAL idle_in_transaction_session_timeout = 0").execute(&mut *tx).await.unwrap();
+        old.check(&mut tx).await.unwrap();
+        tx
+    };
+    let (mut idle, mut copying) = (open().await, open().await);
+    let row = "INSERT INTO received_event (consumer, event_id, digest) VALUES ('idle', gen_random_uuid(), 'x')";
+    sqlx::query(row).execute(&mut *idle).await.unwrap();
+    let mut copy = copying.copy_in_raw("COPY received_event (consumer, event_id, digest) FROM STDIN").await.unwrap();
+    copy.send("copying\t0190c3d5-0000-7000-8000-000000000001\t\\\\x00\n".as_bytes()).await.unwrap();
+
+    leader.abort();
+    let new = tokio::time::timeout(LEASE_TIME * 4, others.recv()).await.unwrap().unwrap();
+    assert!(new.number() > old.number());
+    assert!(matches!(old.current(), Err(DbError::NotLeader)), "nothing outside the database is done either");
+    assert!(copy.finish().await.is_err(), "its connection was ended");
+    assert!(idle.commit().await.is_err(), "its connection was ended");
+    let pool = backbone.postgres.pool().await;
+    let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM token.received_event").fetch_one(&pool).await.unwrap();
+    assert_eq!(rows, 0);
+    let mut tx = second.context.db.begin().await.unwrap();
+    new.check(&mut tx).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+/// Who does not lead knows who does, where it asked to.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_one_that_stands_by_knows_where_the_leader_is() {
+    let backbone = Backbone::start("token").await;
+    let (first, second) = (backbone.node("a").await, backbone.node("b").await);
+    let know = |node: &Node, address: &str| {
+        let (told, knows) = watch::channel(Leader::Unknown);
+        let mut lease = node.context.lease("test");
+        (lease.address, lease.leader) = (address.to_owned(), Some(Arc::new(told)));
+        let work = |_, term: CancellationToken| async move { term.cancelled().await };
+        let task = tokio::spawn(async move { lease.run(CancellationToken::new(), work).await });
+        (task, knows)
+    };
+    let (leader, mut here) = know(&first, "http://127.0.0.1:1");
+    here.wait_for(|leader| *leader == Leader::Here).await.unwrap();
+    let (_other, mut there) = know(&second, "http://127.0.0.1:2");
+    there.wait_for(|leader| *leader == Leader::At("http://127.0.0.1:1".into())).await.unwrap();
+    leader.abort();
+    tokio::time::timeout(LEASE_TIME * 4, there.wait_for(|leader| *leader == Leader::Here)).await.unwrap().unwrap();
 }

@@ -12,6 +12,7 @@ use crate::broker::BrokerError;
 use crate::dead_letter::{self, DeadLetter};
 use crate::decoder::Decoder;
 use crate::delivery::{Delivery, producer_of};
+use crate::points::{self, AFTER_ACK, AFTER_COMMIT, BEFORE_ACK, BEFORE_COMMIT};
 
 /// Fewer messages are decoded where they are: a thread of its own would take longer.
 const FEW: usize = 64;
@@ -128,8 +129,14 @@ impl Consumer {
         while !term.is_cancelled() {
             match self.apply(messages, read.take(), epoch).await {
                 Step::Done => {
+                    if points::reached(self.spec.name, BEFORE_ACK).is_err() {
+                        return Step::NotLeader;
+                    }
                     for message in messages {
                         self.acknowledge(message, AckKind::Ack).await;
+                    }
+                    if points::reached(self.spec.name, AFTER_ACK).is_err() {
+                        return Step::NotLeader;
                     }
                     self.stopped(None);
                     return Step::Done;
@@ -221,7 +228,9 @@ impl Consumer {
         }
         let events = if deliveries.is_empty() { Vec::new() } else { self.handler.apply(&mut tx, &deliveries).await? };
         self.outbox.append(&mut tx, &events).await?;
+        points::reached(self.spec.name, BEFORE_COMMIT)?;
         tx.commit().await?;
+        points::reached(self.spec.name, AFTER_COMMIT)?;
         Ok(applied)
     }
 

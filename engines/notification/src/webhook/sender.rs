@@ -161,6 +161,7 @@ impl Sender {
         // What was filed after a rotation or a change is never sent as it was before: what waited for an endpoint
         // that changed is loaded anew.
         while self.load(floor).await? && self.look(floor).await? {}
+        epoch.current()?;
         self.launch(floor);
         let depth = i64::try_from(floor.flights.len()).unwrap_or(i64::MAX);
         self.context.metrics.queue_depth.with_label_values(&[LEASE]).set(depth);
