@@ -47,7 +47,6 @@ pub(crate) fn reached(_whose: &str, _place: &str) -> Result<(), DbError> {
 fn asked(name: &str) -> Option<String> {
     fail::fail_point!(name, |word| {
         let word = word.unwrap_or_default();
-        fired::note(name);
         tracing::warn!(name, word, "fail point");
         Some(word)
     });
@@ -60,25 +59,5 @@ pub fn from_environment() {
     if std::env::var_os("FAILPOINTS").is_some() {
         // Dropped, it would forget them.
         std::mem::forget(fail::FailScenario::setup());
-    }
-}
-
-#[cfg(debug_assertions)]
-pub use fired::fired;
-
-#[cfg(debug_assertions)]
-mod fired {
-    use std::collections::BTreeMap;
-    use std::sync::{Mutex, PoisonError};
-
-    static FIRED: Mutex<BTreeMap<String, u64>> = Mutex::new(BTreeMap::new());
-
-    pub(super) fn note(name: &str) {
-        *FIRED.lock().unwrap_or_else(PoisonError::into_inner).entry(name.to_owned()).or_default() += 1;
-    }
-
-    /// How often each point broke something off in this process.
-    pub fn fired() -> BTreeMap<String, u64> {
-        FIRED.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

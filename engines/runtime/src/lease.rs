@@ -254,9 +254,11 @@ impl Lease {
             return;
         }
         let address = sqlx::query_scalar::<_, String>(
-            "SELECT address FROM lease WHERE name = $1 AND expires_at >= clock_timestamp() AND address <> ''",
+            "SELECT address FROM lease WHERE name = $1 AND expires_at >= clock_timestamp() AND address NOT IN ('', $2)",
         )
         .bind(self.name)
+        // Whoever held it at this process's own address is gone.
+        .bind(&self.address)
         .fetch_optional(self.db.pool())
         .await;
         // Whatever failed is told by the next try to take it.
