@@ -161,6 +161,8 @@ events! {
     Transactions "window" "sealed" "1.0" => WindowSealed(transactions);
     Transactions "window" "earmarked" "1.0" => WindowEarmarked(transactions);
     Transactions "settlement" "posted" "1.0" => SettlementPosted(transactions);
+    Transactions "ledger" "restored" "1.0" => LedgerRestored(transactions);
+    Transactions "ledger" "resumed" "1.0" => LedgerResumed(transactions);
 
     Compliance "screening" "hit" "1.0" => ScreeningHit(compliance);
     Compliance "alert" "raised" "1.1" => AlertRaised(compliance);

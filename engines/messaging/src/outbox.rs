@@ -1,6 +1,8 @@
 //! The outbox: events written in the transaction that caused them, numbered without a gap in the
 //! order of commits.
 
+pub mod restore;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -87,13 +89,18 @@ impl Progress {
     }
 
     pub(crate) fn published(&self, seq: u64) {
-        self.published.fetch_max(seq, Ordering::Relaxed);
+        self.published.fetch_max(present(seq), Ordering::Relaxed);
     }
 
     /// What comes after is to be published once more.
     pub(crate) fn back_to(&self, seq: u64) {
-        self.published.store(seq, Ordering::Relaxed);
+        self.published.store(present(seq), Ordering::Relaxed);
     }
+}
+
+/// A stored number: those at or below 0 are of earlier epochs, before the first of the present one.
+fn present(seq: u64) -> u64 {
+    if i64::try_from(seq).is_ok() { seq } else { 0 }
 }
 
 /// The outbox of one engine. Cloning shares it.

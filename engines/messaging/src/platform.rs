@@ -1,14 +1,18 @@
 //! `PlatformService`: what a process tells about the engines that run in it.
 
+use std::fmt;
+use std::str::FromStr;
+
 use deltran_api::platform::v1::platform_service_server::{PlatformService, PlatformServiceServer};
 use deltran_api::platform::v1::{
-    EngineStatus, GetStatusRequest, GetStatusResponse, OutboxEvent, ReadOutboxRequest, ReadOutboxResponse,
+    BeyondEvent, EngineStatus, GetStatusRequest, GetStatusResponse, ListBeyondRequest, ListBeyondResponse, OutboxEvent,
+    ReadOutboxRequest, ReadOutboxResponse,
 };
 use deltran_runtime::health::Health;
 use deltran_runtime::{Db, DbError, Engine, Failure, wire};
 use tonic::{Request, Response, Status};
 
-use crate::outbox::Outbox;
+use crate::outbox::{Outbox, restore};
 
 /// Rows of an outbox read at once, and the size of their envelopes at which a page ends: an answer stays well below
 /// the largest message of gRPC, 4 MiB.
@@ -22,6 +26,29 @@ pub struct Platform {
     engines: Vec<(Db, Outbox)>,
 }
 
+/// Where a page of what is beyond ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Place {
+    engine: usize,
+    number: i64,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.engine, self.number)
+    }
+}
+
+impl FromStr for Place {
+    type Err = String;
+
+    fn from_str(token: &str) -> Result<Self, String> {
+        let parts = token.split_once('/').and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
+        let (engine, number) = parts.ok_or_else(|| format!("{token:?} is no token of this list"))?;
+        Ok(Self { engine, number })
+    }
+}
+
 /// The service as an engine of its own without state.
 pub fn engine(deployment: String, health: Health, engines: Vec<(Db, Outbox)>) -> Engine {
     let service = PlatformServiceServer::new(Platform { deployment, health, engines });
@@ -32,13 +59,13 @@ pub fn engine(deployment: String, health: Health, engines: Vec<(Db, Outbox)>) ->
 
 impl Platform {
     async fn status_of(&self, db: &Db, outbox: &Outbox) -> Result<EngineStatus, DbError> {
-        let (epoch, assigned, published, confirmed, acknowledged, repeated): (i64, i64, i64, i64, i64, bool) =
-            sqlx::query_as(
-                "SELECT c.epoch, c.assigned, m.published, m.confirmed, m.acknowledged, m.repeated
-                 FROM outbox_counter c, outbox_mark m",
-            )
-            .fetch_one(db.pool())
-            .await?;
+        type Row = (i64, i64, i64, i64, i64, bool, bool);
+        let (epoch, assigned, published, confirmed, acknowledged, repeated, waits): Row = sqlx::query_as(
+            "SELECT c.epoch, c.assigned, m.published, m.confirmed, m.acknowledged, m.repeated, c.waits
+             FROM outbox_counter c, outbox_mark m",
+        )
+        .fetch_one(db.pool())
+        .await?;
         let problems = self.health.problems_of(db.engine());
         Ok(EngineStatus {
             engine: db.engine().to_owned(),
@@ -46,12 +73,45 @@ impl Platform {
             problems,
             producer: outbox.producer(epoch),
             assigned: assigned as u64,
-            published: published as u64,
-            confirmed: confirmed as u64,
+            published: published.max(0) as u64,
+            confirmed: confirmed.max(0) as u64,
             stream: outbox.domain().stream().to_owned(),
             acknowledged: acknowledged as u64,
             repeated,
+            earlier: confirmed.min(0).unsigned_abs(),
+            waits,
         })
+    }
+
+    /// A page of what restored databases of engines of this process do not know of.
+    async fn beyond(&self, request: &ListBeyondRequest) -> Result<ListBeyondResponse, Failure> {
+        let page = wire::page::<Place>(request.page.as_ref())?;
+        let after = page.after.unwrap_or_default();
+        let mut answer = ListBeyondResponse::default();
+        for (at, (db, outbox)) in self.engines.iter().enumerate().skip(after.engine) {
+            let left = page.size - answer.events.len() as i64;
+            let number = if at == after.engine { after.number } else { 0 };
+            let rows = restore::beyond(db, number, left).await?;
+            let last = rows.last().map(|(number, _)| *number);
+            let stream = outbox.domain().stream();
+            answer.events.extend(rows.into_iter().map(|(_, event)| BeyondEvent {
+                engine: db.engine().to_owned(),
+                producer: event.producer,
+                producer_seq: event.producer_seq,
+                event_id: event.event_id,
+                subject: event.subject,
+                correlation_id: event.correlation_id,
+                participant_id: event.participant_id,
+                stream: stream.to_owned(),
+                stream_sequence: event.stream_sequence,
+            }));
+            if answer.events.len() as i64 == page.size {
+                let place = Place { engine: at, number: last.unwrap_or(number) };
+                answer.next_page_token = place.to_string();
+                break;
+            }
+        }
+        Ok(answer)
     }
 
     /// A page of the outbox of `producer`, which is the present one of an engine of this process.
@@ -97,7 +157,7 @@ impl Platform {
                     envelope,
                 })
                 .collect();
-            return Ok(ReadOutboxResponse { events, assigned: assigned as u64, published: published as u64 });
+            return Ok(ReadOutboxResponse { events, assigned: assigned as u64, published: published.max(0) as u64 });
         }
         Err(Failure::not_found("outbox of producer", producer))
     }
@@ -116,5 +176,9 @@ impl PlatformService for Platform {
 
     async fn read_outbox(&self, request: Request<ReadOutboxRequest>) -> Result<Response<ReadOutboxResponse>, Status> {
         Ok(Response::new(self.page_of(request.get_ref()).await?))
+    }
+
+    async fn list_beyond(&self, request: Request<ListBeyondRequest>) -> Result<Response<ListBeyondResponse>, Status> {
+        Ok(Response::new(self.beyond(request.get_ref()).await?))
     }
 }

@@ -4,6 +4,7 @@
 //! It notices where the broker forgot what it had acknowledged, and keeps its events until the stream was made anew; then
 //! it publishes again what the ledger has not confirmed.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use deltran_api::audit::v1::ConfirmedThroughRequest;
@@ -15,7 +16,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::{Broker, BrokerError};
-use crate::outbox::{Outbox, Row};
+use crate::outbox::{Outbox, Row, restore};
 use crate::points::{self, AFTER_COMMIT, AFTER_PUBLISH, BEFORE_COMMIT};
 use crate::publish::{Stored, publish};
 use crate::stored::{self, StreamState};
@@ -344,9 +345,12 @@ impl Relay {
             return Ok(());
         }
         let peer = self.context.peers.to(self.context.engine, "audit")?;
+        let ended = if before < 0 { restore::ended(&self.context.db).await? } else { BTreeMap::new() };
+        let (number, first, last) = restore::numbering(before, number, &ended);
         let request = ConfirmedThroughRequest { producer: self.outbox.producer(number) };
         let answer = AuditServiceClient::new(peer).confirmed_through(request).await?.into_inner();
-        let confirmed = i64::try_from(answer.producer_seq).unwrap_or(i64::MAX).min(published);
+        let answer = i64::try_from(answer.producer_seq).unwrap_or(i64::MAX);
+        let confirmed = first.saturating_add(answer).min(last).min(published);
         self.context.metrics.outbox_confirmed.with_label_values(&[self.context.engine]).set(confirmed);
         if confirmed <= before {
             return Ok(());

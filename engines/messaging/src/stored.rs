@@ -116,9 +116,23 @@ pub async fn read(
     from: u64,
     to: u64,
 ) -> Result<impl Stream<Item = Result<StoredMessage, BrokerError>> + Send + use<>, BrokerError> {
+    read_of(broker, stream, "", from, to).await
+}
+
+/// As [`read`], but only the messages on subjects of a filter; empty for all.
+///
+/// # Errors
+/// As [`read`].
+pub async fn read_of(
+    broker: &Broker,
+    stream: &str,
+    filter: &str,
+    from: u64,
+    to: u64,
+) -> Result<impl Stream<Item = Result<StoredMessage, BrokerError>> + Send + use<>, BrokerError> {
     let handle = broker.jetstream().get_stream_no_info(stream).await.map_err(BrokerError::new)?;
     let deliver_policy = DeliverPolicy::ByStartSequence { start_sequence: from.max(1) };
-    let config = pull::OrderedConfig { deliver_policy, ..Default::default() };
+    let config = pull::OrderedConfig { deliver_policy, filter_subject: filter.to_owned(), ..Default::default() };
     let consumer = handle.create_consumer(config).await.map_err(BrokerError::new)?;
     let nothing = from > to || consumer.cached_info().num_pending == 0;
     let messages = consumer.messages().await.map_err(BrokerError::new)?;

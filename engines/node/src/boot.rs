@@ -8,10 +8,12 @@ use std::time::Duration;
 
 use clap::Args;
 use deltran_events::Domain;
+use deltran_events::data::transactions::{EndedProducer, LedgerRestored};
 use deltran_events::topology::Profile;
 use deltran_kernel::{Clock, IdSource, SystemClock, SystemIds};
+use deltran_messaging::outbox::restore::{self, Parts, RestoreError, Settled};
 use deltran_messaging::topology::TopologyError;
-use deltran_messaging::{Broker, Outbox, platform, topology};
+use deltran_messaging::{Broker, Outbox, Outgoing, platform, topology};
 use deltran_runtime::boot::{BootError, Listeners, Shared};
 use deltran_runtime::config::Config;
 use deltran_runtime::db::DbOptions;
@@ -190,6 +192,8 @@ pub async fn warn_of_drift(config: &Config, broker: &Broker) -> Result<(), Probl
 pub struct Assembled {
     /// The engines' databases.
     pub databases: Vec<Db>,
+    /// The same with their outboxes.
+    pub outboxes: Vec<(Db, Outbox)>,
     /// The engines, and the platform's own service.
     pub engines: Vec<Engine>,
     /// What they share.
@@ -245,8 +249,52 @@ pub fn assemble(config: Config, entries: &[&'static Entry], broker: &Broker) -> 
         engines.push(engine);
     }
     let databases = told.iter().map(|(db, _)| db.clone()).collect();
+    let outboxes = told.clone();
     engines.push(platform::engine(config.deployment.clone(), shared.health.clone(), told));
-    Ok(Assembled { databases, engines, shared })
+    Ok(Assembled { databases, outboxes, engines, shared })
+}
+
+/// Puts right what a restored database needs, before anything runs.
+///
+/// # Errors
+/// Unavailable where database or broker do not answer, refused where other engines are needed for it.
+pub async fn settle(config: &Config, broker: &Broker, assembled: &Assembled) -> Result<(), Problem> {
+    let parts = Parts {
+        ledger: deltran_token::NAME,
+        recorder: deltran_audit::NAME,
+        whole: assembled.outboxes.len() == ENGINES.len(),
+        say: restored,
+    };
+    let settled = restore::settle(broker, profile(&config.nats.profile)?, &assembled.outboxes, parts).await;
+    let settled = settled.map_err(|error| match error {
+        RestoreError::Db(error) => Problem::from(error),
+        RestoreError::Broker(error) => Problem::unavailable(format!("the broker does not answer: {error}")),
+        error @ RestoreError::Partial(_) => Problem::refused(error.to_string()),
+    })?;
+    if settled.waits {
+        tracing::error!(
+            "the database was restored to an earlier moment: the ledger waits for an operator (`deltran restored list`, then \
+             `deltran restored resume`)"
+        );
+    }
+    Ok(())
+}
+
+/// What the ledger says about a restore.
+fn restored(settled: &Settled) -> Outgoing {
+    let beyond: u64 = settled.ended.iter().map(|ended| ended.beyond).sum();
+    let reason = match settled.ended.first() {
+        Some(first) if beyond == 0 => first.reason.clone(),
+        _ => format!("the streams have {beyond} events that the database does not know of"),
+    };
+    let producers = settled.ended.iter().map(|ended| EndedProducer {
+        producer: ended.producer.clone(),
+        last: ended.last,
+        beyond: ended.beyond,
+        next: ended.next.clone(),
+    });
+    let event = LedgerRestored { reason, producers: producers.collect(), waits: settled.waits };
+    Outgoing::new(event, "ledger", Domain::Transactions.source())
 }
 
 /// A name that no other process has: host, process, and a random part for what a reused number would confuse.

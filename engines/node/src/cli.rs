@@ -19,6 +19,7 @@ use crate::client::{
     notification::{self, NotificationArgs},
     participant::{self, ParticipantArgs},
     report::{self, ReportArgs},
+    restored::{self, RestoredArgs},
     rule::{self, RuleArgs},
     settlement::{self, SettlementArgs},
     status::{self, StatusArgs},
@@ -32,6 +33,7 @@ use crate::output::Output;
 use crate::problem::Problem;
 use crate::serve::{self, ServeArgs};
 use crate::services::{self, ServicesArgs};
+use crate::topology::streams::{self, StreamsArgs};
 use crate::topology::{self, TopologyArgs};
 use crate::up::{self, UpArgs};
 
@@ -89,6 +91,8 @@ enum Command {
     Report(ReportArgs),
     Audit(AuditArgs),
     Dlq(DlqArgs),
+    Streams(StreamsArgs),
+    Restored(RestoredArgs),
     Bench(BenchArgs),
     #[command(hide = true)]
     Certs(Later),
@@ -136,6 +140,8 @@ impl Cli {
             Command::Report(args) => report::run(args, client, out).await?,
             Command::Audit(args) => audit::run(args, client, out).await?,
             Command::Dlq(args) => dlq::run(args, client, out).await?,
+            Command::Streams(args) => streams::run(args, out).await?,
+            Command::Restored(args) => restored::run(args, client, out).await?,
             Command::Bench(args) => bench::run(args, out).await?,
             Command::Certs(_) => return Err(Problem::not_in_this_release("`deltran certs`")),
         }

@@ -55,7 +55,9 @@ pub async fn run(args: ServeArgs, out: Output) -> Result<(), Problem> {
         let broker = boot::connect(&config.nats.url, "deltran").await?;
         boot::migrate(&config, &entries).await?;
         boot::warn_of_drift(&config, &broker).await?;
-        boot::assemble(config.clone(), &entries, &broker)
+        let assembled = boot::assemble(config.clone(), &entries, &broker)?;
+        boot::settle(&config, &broker, &assembled).await?;
+        Ok::<_, Problem>(assembled)
     };
     let assembled = tokio::select! {
         assembled = prepare => assembled?,

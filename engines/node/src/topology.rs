@@ -1,5 +1,7 @@
 //! `deltran topology`: streams and consumers against their configuration.
 
+pub mod streams;
+
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};

@@ -169,6 +169,7 @@ async fn engines(
                 lease::end_all(db).await?;
             }
         }
+        boot::settle(&config, &broker, &assembled).await?;
         Ok::<_, Problem>(assembled)
     };
     let assembled = tokio::select! {

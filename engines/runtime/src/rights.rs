@@ -24,6 +24,7 @@ pub static RIGHTS: &[(&str, &str, &[Role])] = &[
     ("deltran.token.v1.TokenService", "ListParticipants", &[Bank, Operator, Compliance, Risk, Auditor, Engine]),
     ("deltran.token.v1.TokenService", "EnableCurrency", &[Operator]),
     ("deltran.token.v1.TokenService", "SetCollateral", &[Operator, Risk]),
+    ("deltran.token.v1.TokenService", "ResumeLedger", &[Operator]),
     ("deltran.token.v1.TokenService", "OpenWindow", &[Engine]),
     ("deltran.token.v1.TokenService", "SealWindow", &[Engine]),
     ("deltran.token.v1.TokenService", "PostLinked", &[Engine]),
@@ -122,6 +123,7 @@ pub static RIGHTS: &[(&str, &str, &[Role])] = &[
     ("deltran.audit.v1.DeadLetterService", "DropDeadLetter", &[Operator]),
     ("deltran.platform.v1.PlatformService", "GetStatus", &[Operator, Auditor, Engine]),
     ("deltran.platform.v1.PlatformService", "ReadOutbox", &[Engine]),
+    ("deltran.platform.v1.PlatformService", "ListBeyond", &[Operator, Auditor]),
 ];
 
 /// Services that tell nothing about anyone and are open to all: health and reflection.

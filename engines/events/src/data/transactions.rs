@@ -253,4 +253,29 @@ event_data! {
         /// When it was posted: the time of finality.
         posted_at: Timestamp,
     }
+
+    /// A producer of events whose numbers ended where its database was restored to.
+    EndedProducer {
+        /// `<source>/<epoch>`.
+        producer: String,
+        /// The last number that its database knows of.
+        last: u64,
+        /// Events with later numbers, or of later epochs, that its stream has.
+        beyond: u64,
+        /// The producer from now on.
+        next: String,
+    }
+
+    /// The database goes on from an earlier moment, or after a fail-over: numbers go on in new epochs, so that none is given
+    /// out twice.
+    LedgerRestored {
+        /// Why, in words.
+        reason: String,
+        producers: Vec<EndedProducer>,
+        /// Whether the ledger takes nothing until somebody decides: its stream has events that the database does not know of.
+        waits: bool,
+    }
+
+    /// The ledger of a restored database takes submissions again.
+    LedgerResumed { reason: String, decided_by: String, }
 }

@@ -24,6 +24,7 @@ pub mod notification;
 pub mod participant;
 pub mod report;
 pub mod report_files;
+pub mod restored;
 pub mod rule;
 pub mod settlement;
 pub mod status;

@@ -34,7 +34,11 @@ fn status_table(answer: &GetStatusResponse, uri: &str) -> String {
     let rows = answer.engines.iter().map(|e| {
         [
             e.engine.clone(),
-            if e.ready { "ready".to_owned() } else { e.problems.join("\n") },
+            match (e.ready, e.waits) {
+                (true, true) => "restored: waits for `deltran restored resume`".to_owned(),
+                (true, false) => "ready".to_owned(),
+                (false, _) => e.problems.join("\n"),
+            },
             e.producer.clone(),
             e.assigned.to_string(),
             e.published.to_string(),

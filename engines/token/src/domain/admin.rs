@@ -10,6 +10,10 @@ use super::effects::{CommandRow, Terms, WithdrawalRow};
 use super::ledger::{About, Ledger, MAX_AMOUNT, Membership, Participant};
 use super::refusal::{Denied, Refusal, RefusalCode};
 
+/// What callers hear while the ledger waits.
+const WAITS: &str = "the database was restored to an earlier moment, and the ledger waits until an operator has seen what is \
+    missing (`deltran restored list`): try again later with the same id";
+
 type Decided = Result<Applied<Answer>, Denied>;
 
 impl Ledger {
@@ -17,6 +21,9 @@ impl Ledger {
     /// a command that is denied changes nothing.
     pub fn execute(&mut self, command: Command, now: Timestamp) -> Decided {
         let at = self.tick(now);
+        if self.waits && !matches!(command, Command::Resume { .. } | Command::ExpireDue) {
+            return Err(Denied::Undecided(WAITS.to_owned()));
+        }
         match command {
             Command::Submit { instruction, gates, by } => self.submit(*instruction, gates, &by, at),
             Command::Commit { id, payer, by } => self.commit(id, payer, &by, at),
@@ -54,6 +61,7 @@ impl Ledger {
             Command::Settle { group, hash, windows, legs, by } => {
                 self.once(CommandId::new(group.uuid()), hash, |l| l.settle(group, &windows, &legs, &by, at))
             }
+            Command::Resume { id, hash, reason, by } => self.once(id, hash, |l| l.resume(reason, &by)),
             Command::ExpireDue => Ok(Applied::Executed(Answer::Expired(self.expire_due(at)))),
         }
     }
@@ -302,6 +310,19 @@ impl Ledger {
         }
         // ---- writes
         self.set_terms(participant, cap.currency(), |terms| terms.cap = cap.minor());
+        Ok(Answer::Done)
+    }
+
+    /// Somebody has looked at what the database does not know of any more.
+    fn resume(&mut self, reason: String, by: &By) -> Result<Answer, Denied> {
+        if !self.waits {
+            return Err(Denied::wrong_state("the ledger does not wait: it takes submissions", "OPEN"));
+        }
+        // ---- writes
+        self.waits = false;
+        self.effects.resumed = true;
+        let event = events::LedgerResumed { reason, decided_by: by.user.clone() };
+        self.say("ledger".to_owned(), None, by, event);
         Ok(Answer::Done)
     }
 

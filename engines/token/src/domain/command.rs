@@ -170,6 +170,8 @@ pub enum Command {
     Earmark { group: PostingGroupId, hash: BodyHash, windows: Vec<WindowId>, by: By },
     /// Posts a settlement.
     Settle { group: PostingGroupId, hash: BodyHash, windows: Vec<WindowId>, legs: Vec<(ParticipantId, Money)>, by: By },
+    /// Ends the wait of a restored ledger.
+    Resume { id: CommandId, hash: BodyHash, reason: String, by: By },
     /// Ends reservations that ran out.
     ExpireDue,
 }

@@ -162,6 +162,8 @@ pub struct Effects {
     pub withdrawals: BTreeMap<WithdrawalId, WithdrawalRow>,
     /// Commands that were carried out or proposed.
     pub commands: BTreeMap<Uuid, CommandRow>,
+    /// Whether the wait of a restored ledger ended.
+    pub resumed: bool,
     /// Events, in order.
     pub events: Vec<Said>,
 }

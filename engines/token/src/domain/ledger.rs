@@ -151,6 +151,8 @@ pub struct Ledger {
     pub posting_seq: u64,
     /// The time of the last decision.
     pub last_at: Timestamp,
+    /// Whether it was restored to an earlier moment than its stream, and nobody has decided yet to go on.
+    pub waits: bool,
     /// The turn of the gate of risk that is listened to; 0 where none is yet.
     pub turn: u64,
     /// What was read for, and changed by, the present batch.

@@ -473,3 +473,38 @@ fn time_never_stands_still_or_goes_back() {
     assert_eq!(ledger.tick(at(5)), at(5).plus_micros(1));
     assert_eq!(ledger.tick(at(4)), at(5).plus_micros(2));
 }
+
+/// A restored ledger decides nothing until somebody says that it goes on; what was asked meanwhile may be asked again.
+#[test]
+fn a_restored_ledger_waits_until_it_is_resumed() {
+    let mut ledger = two_banks();
+    ledger.waits = true;
+    let pay = |l: &mut Ledger, gates: Result<Box<Gates>, String>| {
+        let instruction = Box::new(instruction(1, "ALFAAEXX", "BRAVINXX", 1));
+        l.execute(Command::Submit { instruction, gates, by: by("bank") }, at(10))
+    };
+    let resume = |l: &mut Ledger, n, reason: &str| {
+        let command = Command::Resume {
+            id: CommandId::new(id(n)),
+            hash: [reason.len() as u8; 32],
+            reason: reason.into(),
+            by: by("ada"),
+        };
+        l.execute(command, at(20))
+    };
+    assert!(matches!(pay(&mut ledger, Ok(Box::new(approve()))), Err(Denied::Undecided(_))));
+    let open = Command::OpenWindow { id: window(901), currency: usd() };
+    assert!(matches!(ledger.execute(open, at(11)), Err(Denied::Undecided(_))));
+    assert_eq!(ledger.execute(Command::ExpireDue, at(12)), Ok(Applied::Executed(Answer::Expired(0))));
+    assert!(ledger.known.transactions.is_empty(), "nothing of it is stored");
+    ledger.take_effects();
+
+    assert_eq!(resume(&mut ledger, 70, "seen"), Ok(Applied::Executed(Answer::Done)));
+    let effects = ledger.take_effects();
+    assert!(effects.resumed);
+    assert_eq!(effects.events.len(), 1);
+    assert_eq!(resume(&mut ledger, 70, "seen"), Ok(Applied::AlreadyApplied(Answer::Done)));
+    assert!(matches!(resume(&mut ledger, 70, "seen again"), Err(Denied::Conflict { .. })));
+    assert!(matches!(resume(&mut ledger, 71, "seen"), Err(Denied::WrongState { .. })));
+    assert!(pay(&mut ledger, Ok(Box::new(approve()))).is_ok());
+}

@@ -37,6 +37,22 @@ impl Api {
         Ok(Response::new(pb::ConfirmDepositResponse { balance, replayed }))
     }
 
+    pub(super) async fn resume_ledger(
+        &self,
+        request: Request<pb::ResumeLedgerRequest>,
+    ) -> Result<Response<pb::ResumeLedgerResponse>, Failure> {
+        let caller = Caller::of(&request)?;
+        let request = request.into_inner();
+        let command = Command::Resume {
+            id: parse::<CommandId>("command_id", &request.command_id)?,
+            hash: body_hash(&request),
+            reason: required_text("reason", &request.reason, 500)?,
+            by: by(&caller),
+        };
+        let (_, replayed) = self.answer(command).await?;
+        Ok(Response::new(pb::ResumeLedgerResponse { replayed }))
+    }
+
     pub(super) async fn request_withdrawal(
         &self,
         request: Request<pb::RequestWithdrawalRequest>,

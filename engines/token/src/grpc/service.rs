@@ -58,6 +58,7 @@ unary! {
     set_participant_state(SetParticipantStateRequest) -> SetParticipantStateResponse = set_participant_state;
     list_participants(ListParticipantsRequest) -> ListParticipantsResponse = list_participants;
     enable_currency(EnableCurrencyRequest) -> EnableCurrencyResponse = enable_currency;
+    resume_ledger(ResumeLedgerRequest) -> ResumeLedgerResponse = resume_ledger;
     set_collateral(SetCollateralRequest) -> SetCollateralResponse = set_collateral;
     open_window(OpenWindowRequest) -> OpenWindowResponse = open_window;
     seal_window(SealWindowRequest) -> SealWindowResponse = seal_window;

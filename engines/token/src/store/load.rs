@@ -69,13 +69,14 @@ impl Store {
 }
 
 async fn load_counters(tx: &mut PgConnection, ledger: &mut Ledger) -> Result<WriterState, DbError> {
-    let (batch, posting_seq, position, last_at, producer_epoch, assigned): (i64, i64, i64, i64, i64, i64) =
-        sqlx::query_as(
-            "SELECT w.batch, w.posting_seq, w.position, w.last_at, c.epoch, c.assigned
-             FROM writer_state w, outbox_counter c",
-        )
-        .fetch_one(tx)
-        .await?;
+    type Row = (i64, i64, i64, i64, i64, i64, bool);
+    let (batch, posting_seq, position, last_at, producer_epoch, assigned, waits): Row = sqlx::query_as(
+        "SELECT w.batch, w.posting_seq, w.position, w.last_at, c.epoch, c.assigned, c.waits
+         FROM writer_state w, outbox_counter c",
+    )
+    .fetch_one(tx)
+    .await?;
+    ledger.waits = waits;
     ledger.posting_seq = count(posting_seq)?;
     ledger.last_at = Timestamp::from_micros(last_at);
     Ok(WriterState { batch, position, producer_epoch, assigned: count(assigned)? })

@@ -46,7 +46,8 @@ impl Wanted {
                 | Command::SetState { id, .. }
                 | Command::EnableCurrency { id, .. }
                 | Command::SetCollateral { id, .. }
-                | Command::SetLimit { id, .. } => {
+                | Command::SetLimit { id, .. }
+                | Command::Resume { id, .. } => {
                     wanted.commands.insert(id.uuid());
                 }
                 Command::OpenWindow { id, .. } => {

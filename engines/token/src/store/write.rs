@@ -339,6 +339,9 @@ async fn rare(tx: &mut PgConnection, batch: &Batch<'_>) -> Result<(), DbError> {
         .execute(&mut *tx)
         .await?;
     }
+    if effects.resumed {
+        sqlx::query("UPDATE outbox_counter SET waits = false").execute(&mut *tx).await?;
+    }
     if !effects.commands.is_empty() {
         let answers: Vec<String> = effects.commands.values().map(|c| to_json(&c.answer)).collect::<Result<_, _>>()?;
         sqlx::query(
