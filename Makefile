@@ -1,6 +1,6 @@
 # One line each; what they do is in setup/ and in the `deltran` program.
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench bench-check lint gen
+.PHONY: help demo test chaos bench bench-check lint gen
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /	/' | expand -t 8
@@ -10,6 +10,9 @@ demo: ## install what is missing, build, run the platform through one clearing d
 
 test: ## every test: unit, integration on a real broker and Postgres, end to end, faults
 	setup/install.sh && setup/test.sh
+
+chaos: ## faults of every kind under load, 20 minutes of them; the table goes to tests/RESULTS.md
+	setup/install.sh && setup/chaos.sh
 
 bench: ## throughput and latency of everything, added to bench/RESULTS.md and bench/results.json
 	setup/install.sh && cargo run --release --locked --bin deltran -- bench all --keep-results bench

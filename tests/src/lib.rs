@@ -12,7 +12,9 @@ mod fleet;
 mod nats;
 pub mod node;
 mod postgres;
+mod proxy;
 pub mod python;
+pub mod receiver;
 mod stack;
 pub mod tie_out;
 mod wait;
@@ -22,6 +24,7 @@ pub use engines::{Part, parts};
 pub use fleet::Fleet;
 pub use nats::{Nats, api, made_anew};
 pub use postgres::Postgres;
+pub use proxy::{Flow, Proxy, Way};
 pub use stack::{As, Stack, StackBuilder};
 pub use wait::{DEADLINE, eventually, within};
 

@@ -19,6 +19,7 @@ const CONFIGURATION: &str = include_str!("../../nats-jetstream.conf");
 #[derive(Debug)]
 pub struct Nats {
     folder: TempDir,
+    store: PathBuf,
     program: PathBuf,
     port: u16,
     child: Option<Child>,
@@ -27,14 +28,23 @@ pub struct Nats {
 impl Nats {
     /// Starts one on a free port and returns when JetStream answers.
     pub async fn start() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let store = folder.path().join("store");
+        Self::begin(folder, store).await
+    }
+
+    /// Starts one whose streams are stored in this folder, such as one of a file system of its own.
+    pub async fn start_on(store: PathBuf) -> Self {
+        Self::begin(tempfile::tempdir().expect("a temporary folder"), store).await
+    }
+
+    async fn begin(folder: TempDir, store: PathBuf) -> Self {
         let program = match std::env::var_os("DELTRAN_TEST_NATS_SERVER") {
             Some(program) => PathBuf::from(program),
             None => deltran_runtime::embedded::find_nats_server().unwrap_or_else(|e| panic!("{e}")),
         };
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        std::fs::write(folder.path().join("nats.conf"), configuration(folder.path()))
-            .expect("the configuration is written");
-        let mut nats = Self { folder, program, port: 0, child: None };
+        std::fs::write(folder.path().join("nats.conf"), configuration(&store)).expect("the configuration is written");
+        let mut nats = Self { folder, store, program, port: 0, child: None };
         nats.run().await;
         nats
     }
@@ -42,6 +52,16 @@ impl Nats {
     /// Where it listens; stays the same over a restart.
     pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// Its process, where it runs.
+    pub fn pid(&self) -> Option<i32> {
+        self.child.as_ref().map(|child| child.id().cast_signed())
+    }
+
+    /// Where its streams are stored.
+    pub fn store(&self) -> &Path {
+        &self.store
     }
 
     /// Ends it at once, as a crash would.
@@ -62,22 +82,26 @@ impl Nats {
     /// Keeps a copy of its storage as it is now, for [`Nats::roll_back`].
     pub async fn keep(&mut self) {
         self.kill();
-        copy(&self.folder.path().join("store"), &self.folder.path().join("kept"));
+        let kept = self.folder.path().join("kept");
+        if kept.exists() {
+            std::fs::remove_dir_all(&kept).expect("an earlier copy goes");
+        }
+        copy(&self.store, &kept);
         self.run().await;
     }
 
     /// Ends it and starts it on the copy: what it acknowledged since is forgotten.
     pub async fn roll_back(&mut self) {
         self.kill();
-        std::fs::remove_dir_all(self.folder.path().join("store")).expect("its storage goes");
-        copy(&self.folder.path().join("kept"), &self.folder.path().join("store"));
+        std::fs::remove_dir_all(&self.store).expect("its storage goes");
+        copy(&self.folder.path().join("kept"), &self.store);
         self.run().await;
     }
 
     /// Ends it and starts it on nothing.
     pub async fn wipe(&mut self) {
         self.kill();
-        std::fs::remove_dir_all(self.folder.path().join("store")).expect("its storage goes");
+        std::fs::remove_dir_all(&self.store).expect("its storage goes");
         self.run().await;
     }
 
@@ -154,8 +178,8 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-fn configuration(folder: &Path) -> String {
-    let store = format!("    store_dir: {:?}", folder.join("store").display().to_string());
+fn configuration(store: &Path) -> String {
+    let store = format!("    store_dir: {:?}", store.display().to_string());
     let lines =
         CONFIGURATION.lines().map(|line| if line.trim_start().starts_with("store_dir") { &store } else { line });
     lines.collect::<Vec<_>>().join("\n")
@@ -169,7 +193,7 @@ fn ports_in(file: &Path) -> Option<(u16, u16)> {
 }
 
 /// Whether the server's own check says that it serves JetStream.
-async fn healthy(monitor: u16) -> bool {
+pub(crate) async fn healthy(monitor: u16) -> bool {
     let ask = async {
         let mut socket = TcpStream::connect(("127.0.0.1", monitor)).await?;
         socket.write_all(b"GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n").await?;

@@ -1,4 +1,5 @@
-//! The real program: `deltran up` as a child process in a folder of its own, and commands against it.
+//! The real program: `deltran up`, or `deltran serve` of every engine, as a child process in a folder of its own, and
+//! commands against it.
 
 use std::collections::BTreeMap;
 use std::fs::{File, Permissions};
@@ -29,6 +30,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic_types::StatusExt;
 use uuid::Uuid;
 
+use crate::engines::parts;
 use crate::stack::As;
 use crate::wait::within;
 
@@ -51,10 +53,12 @@ pub struct Ran {
     pub code: i32,
 }
 
-/// A running `deltran up` on private servers. Dropped, it is stopped, and so is all that it started.
+/// The running platform, on private servers or on given ones. Dropped, it is stopped, and so is all that it started.
 #[derive(Debug)]
 pub struct Deltran {
     folder: TempDir,
+    /// The URLs of broker and database, where they are not its own.
+    servers: Option<[String; 2]>,
     child: Option<(Child, ChildStdout)>,
     ready: Value,
     channel: Channel,
@@ -74,8 +78,14 @@ fn program() -> PathBuf {
     program
 }
 
-pub(crate) fn command() -> Command {
+/// The program, with nothing of what the environment says to tests or to the program.
+pub fn command() -> Command {
     let mut command = Command::new(program());
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("DELTRAN_CHAOS_") {
+            command.env_remove(name);
+        }
+    }
     for name in ["DELTRAN_NATS_URL", "DELTRAN_DATABASE_URL", "DELTRAN_CLIENT_ENDPOINT", "DELTRAN_CLIENT_USER"] {
         command.env_remove(name);
     }
@@ -123,22 +133,43 @@ pub fn processes_of(folder: &Path) -> Vec<(i32, String)> {
 impl Deltran {
     /// Starts the platform in a fresh folder and returns when it is ready.
     pub async fn start(toml: &str) -> Self {
+        Self::begin(toml, None).await
+    }
+
+    /// Serves every engine against a broker and a database that run already; returns when it is ready.
+    pub async fn serve(toml: &str, nats: &str, database: &str) -> Self {
+        Self::begin(toml, Some([nats.to_owned(), database.to_owned()])).await
+    }
+
+    async fn begin(toml: &str, servers: Option<[String; 2]>) -> Self {
         let folder = folder();
         std::fs::write(folder.path().join("deltran.toml"), toml).expect("the configuration is written");
         let channel = Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
-        let mut node = Self { folder, child: None, ready: Value::Null, channel };
+        let mut node = Self { folder, servers, child: None, ready: Value::Null, channel };
         node.start_again().await;
         node
+    }
+
+    /// What starts it: `up`, or `serve` of every engine.
+    fn starting(&self) -> Command {
+        let mut command = command();
+        command.arg("--json");
+        if let Some([nats, database]) = &self.servers {
+            command.arg("serve").args(parts().iter().map(|part| part.name));
+            command.env("DELTRAN_NATS_URL", nats).env("DELTRAN_DATABASE_URL", database);
+        } else {
+            command.args(["up", "--nats-port", "0", "--postgres-port", "0", "--data"]).arg(self.data());
+        }
+        command.args(["--config", "deltran.toml", "--grpc-port", "0", "--http-port", "0"]);
+        command
     }
 
     /// Starts it on what its folder holds; the ports are others.
     pub async fn start_again(&mut self) {
         assert!(self.child.is_none(), "it runs already");
         let log = File::options().create(true).append(true).open(self.log()).expect("a log file");
-        let mut child = command()
-            .args(["--json", "up", "--config", "deltran.toml", "--data"])
-            .arg(self.data())
-            .args(["--grpc-port", "0", "--http-port", "0", "--nats-port", "0", "--postgres-port", "0"])
+        let mut child = self
+            .starting()
             .current_dir(self.folder.path())
             .stdout(Stdio::piped())
             .stderr(log)
@@ -153,12 +184,15 @@ impl Deltran {
             // The panic below says what happened; whether it could be killed adds nothing.
             let _ = child.kill();
             let _ = child.wait();
-            panic!("deltran up did not become ready:\n{}", self.last_words());
+            panic!("deltran did not become ready:\n{}", self.last_words());
         };
         self.child = Some((child, stdout));
         let grpc = ready["grpc"].as_str().expect("the address of gRPC").to_owned();
         self.channel = Endpoint::from_shared(grpc).expect("an address").connect_lazy();
         self.ready = ready;
+        if let Some([nats, _]) = &self.servers {
+            self.ready["nats"] = nats.as_str().into();
+        }
     }
 
     /// Its temporary folder.
@@ -365,7 +399,7 @@ fn ended(child: &mut Child) -> Option<ExitStatus> {
 impl Drop for Deltran {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("the last words of deltran up:\n{}", self.last_words());
+            eprintln!("the last words of deltran:\n{}", self.last_words());
         }
         self.stop();
         for (pid, _) in processes_of(&self.data()) {

@@ -4,25 +4,15 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends here")]
 
 use std::collections::BTreeSet;
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
-use std::sync::{Arc, Mutex};
 
-use bytes::Bytes;
 use deltran_api::notification::v1::notification_service_client::NotificationServiceClient;
 use deltran_api::notification::v1::{ListNotificationsRequest, SubscribeRequest};
 use deltran_tests::node::{Deltran, PATIENCE, id, pay, run, submit_many};
+use deltran_tests::receiver::{Arrivals, Receiver, ids};
 use deltran_tests::{As, within};
-use http::HeaderMap;
-use http_body_util::{BodyExt, Empty};
-use hyper::body::Incoming;
-use hyper::{Request, Response};
-use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use tokio::net::TcpListener;
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 const ALFA: &str = "ALFAAEXX";
 const BRAVO: &str = "BRAVINXX";
@@ -32,56 +22,11 @@ breaker_pause_ms = 100
 breaker_longest_pause_ms = 500
 ";
 
-type Arrivals = Arc<Mutex<Vec<(HeaderMap, Bytes)>>>;
-
-/// Takes what comes on an address until it is told to go away.
-struct Receiver {
-    address: SocketAddr,
-    gone: CancellationToken,
-}
-
-impl Receiver {
-    async fn new(address: SocketAddr, arrivals: Arrivals) -> Self {
-        let listener = within(PATIENCE, "the port", async || TcpListener::bind(address).await.ok()).await;
-        let receiver = Self { address: listener.local_addr().unwrap(), gone: CancellationToken::new() };
-        let gone = receiver.gone.clone();
-        tokio::spawn(async move {
-            let mut connections = JoinSet::new();
-            loop {
-                let stream = tokio::select! {
-                    stream = listener.accept() => stream,
-                    () = gone.cancelled() => return,
-                };
-                let Ok((stream, _)) = stream else { continue };
-                let arrivals = arrivals.clone();
-                let service = hyper::service::service_fn(move |request: Request<Incoming>| {
-                    let arrivals = arrivals.clone();
-                    async move {
-                        let (head, body) = request.into_parts();
-                        let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-                        arrivals.lock().unwrap().push((head.headers, body));
-                        Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
-                    }
-                });
-                connections.spawn(async move {
-                    // Whoever breaks it off: what came was taken.
-                    let _ = hyper::server::conn::http1::Builder::new()
-                        .serve_connection(TokioIo::new(stream), service)
-                        .await;
-                });
-            }
-        });
-        receiver
-    }
-}
-
-fn ids(arrivals: &Arrivals) -> BTreeSet<String> {
-    let id = |(headers, _): &(HeaderMap, Bytes)| headers["webhook-id"].to_str().unwrap().to_owned();
-    arrivals.lock().unwrap().iter().map(id).collect()
-}
-
 async fn arrived(arrivals: &Arrivals, ids: &BTreeSet<String>) {
-    within(PATIENCE, "what was notified", async || self::ids(arrivals).is_superset(ids).then_some(())).await;
+    within(PATIENCE, "what was notified", async || {
+        deltran_tests::receiver::ids(arrivals).is_superset(ids).then_some(())
+    })
+    .await;
 }
 
 /// Pays ALFA so many times; the ids of all notifications of ALFA once there are `total`.
@@ -132,7 +77,7 @@ async fn payments_reach_a_receiver_whatever_ends_in_between() {
 
     arrived(&arrivals, &paid(&node, "before", 3, 3).await).await;
     // The receiver goes, the program is killed while it tries, both come back.
-    first.gone.cancel();
+    first.go();
     let six = paid(&node, "without a receiver", 3, 6).await;
     within(PATIENCE, "a failed attempt", async || {
         let attempts = endpoint(&node, &["attempts", &endpoint_id, "--failed"]).await;
@@ -202,7 +147,7 @@ async fn payments_reach_a_receiver_whatever_ends_in_between() {
     }
     assert_eq!(endpoint(&node, &["delete", &endpoint_id]).await["state"], "DELETED");
     assert!(text(&["list"]).await.contains("endpoints: 0"));
-    second.gone.cancel();
+    second.go();
     node.verify().await;
     node.stop();
 }
