@@ -26,6 +26,11 @@ const POLL: Duration = Duration::from_millis(500);
 const CONFIRM_EVERY: Duration = Duration::from_secs(1);
 /// Looks whether the stream is still the one that it was. Whoever makes one anew waits longer than this first.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// What a stream says of itself comes in this time, or is asked for again: one without a leader says nothing, and the
+/// question is lost.
+const SAID: Duration = Duration::from_secs(2);
+/// The longest pause after a failure is 100 ms, doubled so often. What counts against limits may be seconds behind only.
+const DOUBLED: u32 = 3;
 /// Time for the last round of publishing after shutdown was asked for.
 const LAST_MOMENT: Duration = Duration::from_secs(4);
 /// Confirmed rows deleted by one statement.
@@ -135,7 +140,7 @@ impl Relay {
             if last_round {
                 return;
             }
-            let pause = if failures == 0 { POLL } else { Duration::from_millis(100 << failures.min(6)) };
+            let pause = if failures == 0 { POLL } else { Duration::from_millis(100 << failures.min(DOUBLED)) };
             tokio::select! {
                 () = self.outbox.written(), if failures == 0 => {}
                 () = tokio::time::sleep(pause) => {}
@@ -222,7 +227,9 @@ impl Relay {
     async fn look(&self, epoch: &Epoch, marks: Marks) -> Result<Marks, RelayError> {
         let name = self.outbox.domain().stream();
         let stop = |why: String| Err(RelayError::Stream(format!("{name} {why}")));
-        let Some(state) = stored::state(&self.broker, name).await? else { return stop("is not there".into()) };
+        let state = tokio::time::timeout(SAID, stored::state(&self.broker, name)).await;
+        let state = state.map_err(|_| BrokerError(format!("stream {name} says nothing: it has no leader")))??;
+        let Some(state) = state else { return stop("is not there".into()) };
         if state.mark.is_some() {
             return stop("is being made anew".into());
         }

@@ -126,17 +126,17 @@ impl Db {
     ///
     /// Connections are made when they are needed, so this succeeds while the database is away.
     pub fn open(engine: &'static str, options: &DbOptions, metrics: Metrics) -> Result<Self, DbError> {
-        let servers = Arc::new(servers(&options.url, engine, Some(&role_of(engine)))?);
+        let servers = servers(&options.url, engine, Some(&role_of(engine)))?;
+        let (connect, door) = servers.way()?;
         let pool = |connections: u32| {
-            servers.pool(
-                PgPoolOptions::new()
-                    .max_connections(connections)
-                    .acquire_timeout(options.acquire_timeout)
-                    .max_lifetime(None),
-            )
+            PgPoolOptions::new()
+                .max_connections(connections)
+                .acquire_timeout(options.acquire_timeout)
+                .max_lifetime(None)
+                .connect_lazy_with(connect.clone())
         };
         let (pool, renewals, ended) = (pool(options.max_connections), pool(1), CancellationToken::new());
-        tokio::spawn(servers.clone().follow(vec![pool.clone(), renewals.clone()], engine, ended.clone()));
+        tokio::spawn(Arc::new(servers).follow(door, pool.clone(), engine, ended.clone()));
         Ok(Self { engine, pool, renewals, metrics, _following: Arc::new(ended.drop_guard()) })
     }
 
@@ -176,13 +176,16 @@ pub fn role_of(engine: &str) -> String {
 
 fn servers(url: &str, engine: &str, role: Option<&str>) -> Result<Servers, DbError> {
     Servers::of(url, |options: PgConnectOptions| {
-        options.application_name(&application_name(engine, std::process::id())).options(role.map(|role| ("role", role))).options([
-            ("search_path", engine),
-            ("timezone", "UTC"),
-            // Below the lease time: whoever takes over finds no locks of a process that was stopped or cut off.
-            ("idle_in_transaction_session_timeout", "2500"),
-            ("tcp_user_timeout", "2500"),
-        ])
+        options
+            .application_name(&application_name(engine, std::process::id()))
+            .options(role.map(|role| ("role", role)))
+            .options([
+                ("search_path", engine),
+                ("timezone", "UTC"),
+                // Below the lease time: whoever takes over finds no locks of a process that was stopped or cut off.
+                ("idle_in_transaction_session_timeout", "2500"),
+                ("tcp_user_timeout", "2500"),
+            ])
     })
 }
 

@@ -1,27 +1,39 @@
-//! A database on several servers, of which one takes writes: which one that is, and a pool that follows it.
+//! A database on several servers, of which one takes writes: which one that is, and a way to it that follows it.
 //!
 //! The URL names them all, as libpq has it: `postgres://user@a:5432,b:5432/deltran`. The server that is not in recovery is
 //! written to. A server that comes back with an older timeline than was written to before is never written to again: it was
 //! the primary once and does not know that there is another.
+//!
+//! Connections lead through a door on loopback, so that they can be cut from outside when their server is given up. Nobody
+//! tells a client that waits for the answer of a host without power; it would wait for ever.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::str::FromStr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgPool};
 use sqlx::{Connection, PgConnection};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::io::copy_bidirectional_with_sizes;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::db::DbError;
 
 /// Between two looks at a server that is well.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// One in so many looks asks all servers: the one that is written to may be a primary of old, found while the new one
+/// did not answer.
+const ALL_IN: u32 = 10;
 /// Between two searches while none takes writes.
 const SEARCH_EVERY: Duration = Duration::from_millis(250);
 /// A server that does not answer in this time is passed over.
 const ANSWER: Duration = Duration::from_secs(2);
+/// Bytes that are carried at once.
+const CARRIED: usize = 64 << 10;
 
 /// The timeline that a server writes to, in hexadecimal; NULL in recovery, where it writes nothing.
 const TIMELINE: &str =
@@ -55,17 +67,17 @@ pub fn each_host(url: &str) -> Result<Vec<String>, DbError> {
 /// The servers of a database.
 pub(crate) struct Servers {
     all: Vec<PgConnectOptions>,
-    primary: Mutex<Primary>,
+    primary: watch::Sender<Primary>,
 }
 
 /// What is known of the one that takes writes.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Default)]
 struct Primary {
     index: usize,
     /// The highest that was ever written to.
     timeline: u32,
-    /// Connections that are older lead to another server.
-    since: Option<Instant>,
+    /// Cancelled, it cuts the connections to this server. None while no server takes writes.
+    way: Option<CancellationToken>,
 }
 
 impl Servers {
@@ -77,7 +89,7 @@ impl Servers {
                 .map_err(|e| DbError::Other(format!("database URL is not valid: {e}")))
         };
         let all = each_host(url)?.into_iter().map(options).collect::<Result<_, _>>()?;
-        Ok(Self { all, primary: Mutex::new(Primary { index: 0, timeline: 0, since: None }) })
+        Ok(Self { all, primary: watch::Sender::default() })
     }
 
     /// A connection to the one that takes writes.
@@ -86,42 +98,73 @@ impl Servers {
         Ok(PgConnection::connect_with(&self.all[index]).await?)
     }
 
-    /// A pool of connections to the one that takes writes, as far as [`Servers::follow`] knows which it is.
-    pub(crate) fn pool(self: &Arc<Self>, options: PgPoolOptions) -> PgPool {
-        if let [one] = self.all.as_slice() {
-            return options.connect_lazy_with(one.clone());
+    /// What leads to the one that takes writes, whichever it is at the time, as long as [`Servers::follow`] runs; and the
+    /// door, where there are several servers.
+    pub(crate) fn way(&self) -> Result<(PgConnectOptions, Option<TcpListener>), DbError> {
+        let first = self.all[0].clone();
+        if self.all.len() == 1 {
+            return Ok((first, None));
         }
-        let (fresh, idle) = (self.clone(), self.clone());
-        options
-            .after_connect(move |connection, _| {
-                let servers = fresh.clone();
-                Box::pin(async move {
-                    let timeline = timeline(connection).await?;
-                    servers.accept(timeline).map_err(sqlx::Error::Protocol)
-                })
-            })
-            // Instead of the usual check, which would wait for the answer of a server that is given up.
-            .test_before_acquire(false)
-            .before_acquire(move |connection, about| {
-                let servers = idle.clone();
-                Box::pin(async move {
-                    if servers.primary().since.is_some_and(|since| about.age > since.elapsed()) {
-                        return Ok(false);
-                    }
-                    connection.ping().await?;
-                    Ok(true)
-                })
-            })
-            .connect_lazy_with(self.all[0].clone())
+        let door = || {
+            let listener = std::net::TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+            listener.set_nonblocking(true)?;
+            let port = listener.local_addr()?.port();
+            Ok::<_, std::io::Error>((port, TcpListener::from_std(listener)?))
+        };
+        let (port, listener) = door().map_err(|e| DbError::Other(format!("no port on loopback: {e}")))?;
+        Ok((first.host("127.0.0.1").port(port), Some(listener)))
     }
 
-    fn primary(&self) -> MutexGuard<'_, Primary> {
-        self.primary.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Carries what comes through the door to the server that takes writes, until `ended`. Ends by itself where there is
+    /// only one server.
+    pub(crate) async fn follow(
+        self: Arc<Self>,
+        door: Option<TcpListener>,
+        pool: PgPool,
+        engine: &'static str,
+        ended: CancellationToken,
+    ) {
+        let Some(door) = door else { return };
+        let opened = async {
+            loop {
+                match door.accept().await {
+                    Ok((inner, _)) => drop(tokio::spawn(self.clone().carry(inner))),
+                    // Too many open files, for now.
+                    Err(_) => sleep(SEARCH_EVERY).await,
+                }
+            }
+        };
+        tokio::select! {
+            () = opened => {}
+            () = self.look(&pool, engine) => {}
+            () = ended.cancelled() => {}
+        }
+        self.lose();
+    }
+
+    /// Carries one connection to the server that takes writes, as soon as there is one, until it is given up.
+    async fn carry(self: Arc<Self>, mut inner: TcpStream) {
+        let mut known = self.primary.subscribe();
+        let Ok(primary) = known.wait_for(|primary| primary.way.is_some()).await.map(|primary| primary.clone()) else {
+            return;
+        };
+        let Some(way) = primary.way else { return };
+        let options = &self.all[primary.index];
+        let connecting = TcpStream::connect((options.get_host(), options.get_port()));
+        // Whatever fails here ends both connections, which is what a client understands.
+        let Ok(Ok(mut outer)) = timeout(ANSWER, connecting).await else { return };
+        if inner.set_nodelay(true).and(outer.set_nodelay(true)).is_err() {
+            return;
+        }
+        tokio::select! {
+            _ = copy_bidirectional_with_sizes(&mut inner, &mut outer, CARRIED, CARRIED) => {}
+            () = way.cancelled() => {}
+        }
     }
 
     /// Whether a server with this timeline is to be written to.
     fn accept(&self, timeline: Option<u32>) -> Result<(), String> {
-        let known = self.primary().timeline;
+        let known = self.primary.borrow().timeline;
         match timeline {
             None => Err("this server is a standby".into()),
             Some(timeline) if timeline < known => {
@@ -131,29 +174,24 @@ impl Servers {
         }
     }
 
-    /// Looks at the server again and again; when it does not take writes, leads the pools to the one that does. The
-    /// first of the pools is looked through. Ends by itself where there is only one server.
-    pub(crate) async fn follow(self: Arc<Self>, pools: Vec<PgPool>, engine: &'static str, ended: CancellationToken) {
-        if self.all.len() == 1 {
-            return;
-        }
+    /// Looks at the server again and again; when it does not take writes, looks for the one that does.
+    async fn look(&self, pool: &PgPool, engine: &'static str) {
         let mut failures = 0u32;
         // Which it is at first nobody knows.
         let mut well = false;
-        loop {
-            if !well {
+        for look in (0..ALL_IN).cycle() {
+            if !well || look == 0 {
                 match self.search().await {
                     Ok((index, timeline)) => {
                         failures = 0;
                         if self.choose(index, timeline) {
                             let server = self.name(index);
                             tracing::info!(engine, server, timeline, "this server takes the writes");
-                            for pool in &pools {
-                                pool.set_connect_options(self.all[index].clone());
-                            }
                         }
                     }
+                    Err(_) if well => {}
                     Err(error) => {
+                        self.lose();
                         failures += 1;
                         if failures.is_power_of_two() {
                             tracing::warn!(engine, %error, failures, "no server of the database takes writes");
@@ -161,19 +199,12 @@ impl Servers {
                     }
                 }
             }
-            tokio::select! {
-                () = sleep(if failures == 0 { LOOK_EVERY } else { SEARCH_EVERY }) => {}
-                () = ended.cancelled() => return,
-            }
-            well = failures == 0
-                && match pools.first() {
-                    Some(pool) => self.is_well(pool).await,
-                    None => true,
-                };
+            sleep(if failures == 0 { LOOK_EVERY } else { SEARCH_EVERY }).await;
+            well = failures == 0 && self.is_well(pool).await;
         }
     }
 
-    /// Whether the pool still leads to a server that takes writes.
+    /// Whether the pool leads to a server that takes writes.
     async fn is_well(&self, pool: &PgPool) -> bool {
         let look = async {
             let mut connection = pool.acquire().await?;
@@ -182,15 +213,28 @@ impl Servers {
         matches!(timeout(ANSWER, look).await, Ok(Ok(timeline)) if self.accept(timeline).is_ok())
     }
 
-    /// Notes the server that takes writes; whether it is another than before.
+    /// Leads to this server; whether it is another than before.
     fn choose(&self, index: usize, timeline: u32) -> bool {
-        let mut primary = self.primary();
-        primary.timeline = primary.timeline.max(timeline);
-        let another = primary.since.is_none() || primary.index != index;
-        if another {
-            (primary.index, primary.since) = (index, Some(Instant::now()));
-        }
-        another
+        self.primary.send_if_modified(|primary| {
+            primary.timeline = primary.timeline.max(timeline);
+            let another = primary.way.is_none() || primary.index != index;
+            if another {
+                primary.index = index;
+                if let Some(way) = primary.way.replace(CancellationToken::new()) {
+                    way.cancel();
+                }
+            }
+            another
+        })
+    }
+
+    /// Leads to no server for now.
+    fn lose(&self) {
+        self.primary.send_modify(|primary| {
+            if let Some(way) = primary.way.take() {
+                way.cancel();
+            }
+        });
     }
 
     /// The server that takes writes, and its timeline: the highest, where two believe that they do.
@@ -267,6 +311,38 @@ mod tests {
         assert_eq!((servers.accept(Some(2)), servers.accept(Some(3))), (Ok(()), Ok(())));
         assert!(servers.choose(0, 3));
         assert!(servers.accept(Some(2)).is_err());
+    }
+
+    #[tokio::test]
+    async fn connections_go_through_the_door_to_the_server_that_was_chosen_and_are_cut_when_it_is_given_up() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let echo = || async {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            (listener.local_addr().unwrap().port(), listener)
+        };
+        let ((a, first), (b, second)) = (echo().await, echo().await);
+        let url = format!("postgres://127.0.0.1:{a},127.0.0.1:{b}/d");
+        let servers = Arc::new(Servers::of(&url, |options| options).unwrap());
+        let (inside, door) = servers.way().unwrap();
+        let door = door.unwrap();
+        assert_eq!(door.local_addr().unwrap().port(), inside.get_port());
+
+        let mut client = TcpStream::connect(("127.0.0.1", inside.get_port())).await.unwrap();
+        tokio::spawn(servers.clone().carry(door.accept().await.unwrap().0));
+        client.write_all(b"before a server was found").await.unwrap();
+        servers.choose(1, 2);
+        let mut taken = second.accept().await.unwrap().0;
+        let mut said = [0; 25];
+        taken.read_exact(&mut said).await.unwrap();
+        assert_eq!(&said, b"before a server was found");
+        servers.choose(0, 3);
+        assert_eq!(client.read(&mut said).await.unwrap(), 0, "it is cut");
+
+        let mut client = TcpStream::connect(("127.0.0.1", inside.get_port())).await.unwrap();
+        tokio::spawn(servers.clone().carry(door.accept().await.unwrap().0));
+        let _taken = first.accept().await.unwrap();
+        servers.lose();
+        assert_eq!(client.read(&mut said).await.unwrap(), 0, "it is cut");
     }
 
     #[tokio::test]
