@@ -93,9 +93,13 @@ pub struct Checker {
     pub streams: BTreeMap<String, Ranges>,
     /// The tree over the leaves, grown again.
     pub tree: TreeChecker,
-    /// Decided transactions published before the ledger was counted, and before counting had ended.
+    /// Decided transactions published before the ledger was counted, and before counting had ended. Those that a restored
+    /// ledger does not know of any more are left out.
     pub transactions: (u64, u64),
     counted: Option<Counted>,
+    /// Numbers of decided transactions by producer, 64 in a word, and where its numbers ended.
+    decided: BTreeMap<String, BTreeMap<u64, u64>>,
+    ended: BTreeMap<String, u64>,
     recorded_at: Option<Timestamp>,
     /// Where it began.
     cut: u64,
@@ -209,21 +213,48 @@ impl Checker {
                 _ => {}
             },
         }
-        if let (Ok((envelope, _)), Some((producer, seq)), false) = (decoded, &derived.producer, marked) {
-            let decided = match envelope.event_type.as_str() {
-                "transaction.created" => true,
-                "transaction.rejected" => {
-                    envelope.data.get("was_held").and_then(serde_json::Value::as_bool) == Some(false)
+        if let (Ok((envelope, _)), Some((producer, seq)), false) = (decoded, &derived.producer, marked)
+            && producer.starts_with("token-engine/")
+        {
+            match envelope.event_type.as_str() {
+                "transaction.created" => self.decided(producer, *seq),
+                "transaction.rejected" if envelope.data.get("was_held") == Some(&false.into()) => {
+                    self.decided(producer, *seq);
                 }
-                _ => false,
-            };
-            if decided && producer.starts_with("token-engine/") {
-                let within = |last: fn(&Counted) -> u64| {
-                    u64::from(self.counted.as_ref().is_none_or(|c| c.producer != *producer || *seq <= last(c)))
-                };
-                self.transactions.0 += within(|c| c.before);
-                self.transactions.1 += within(|c| c.after);
+                "ledger.restored" => self.restored(&envelope.data),
+                _ => {}
             }
+        }
+    }
+
+    /// A transaction was decided.
+    fn decided(&mut self, producer: &str, seq: u64) {
+        if self.ended.get(producer).is_some_and(|last| seq > *last) {
+            return;
+        }
+        *self.decided.entry(producer.to_owned()).or_default().entry(seq / 64).or_default() |= 1 << (seq % 64);
+        let counted = self.counted.as_ref();
+        let within =
+            |last: fn(&Counted) -> u64| u64::from(counted.is_none_or(|c| c.producer != producer || seq <= last(c)));
+        self.transactions.0 += within(|c| c.before);
+        self.transactions.1 += within(|c| c.after);
+    }
+
+    /// The ledger was restored: it does not know of what its earlier producers decided after their last numbers.
+    fn restored(&mut self, data: &serde_json::Value) {
+        let ended = data["producers"].as_array().map(Vec::as_slice).unwrap_or_default().iter();
+        for (producer, last) in ended.filter_map(|e| Some((e["producer"].as_str()?, e["last"].as_u64()?))) {
+            let mut unknown = 0;
+            let words = self.decided.get_mut(producer).into_iter();
+            for (word, bits) in words.flat_map(|words| words.range_mut(last / 64..)) {
+                let first = if *word == last / 64 { last % 64 + 1 } else { 0 };
+                let later = if first > 63 { 0 } else { u64::MAX << first };
+                unknown += u64::from((*bits & later).count_ones());
+                *bits &= !later;
+            }
+            self.transactions.0 = self.transactions.0.saturating_sub(unknown);
+            self.transactions.1 = self.transactions.1.saturating_sub(unknown);
+            self.ended.insert(producer.to_owned(), last);
         }
     }
 }
@@ -371,5 +402,25 @@ mod tests {
             checker.step(&stored(1, second), &first);
             assert_eq!(checker.differences, differences);
         }
+    }
+
+    #[test]
+    fn what_a_restored_ledger_does_not_know_of_is_not_counted() {
+        let mut checker = Checker::new(None);
+        for seq in [1, 2, 63, 64, 65, 128, 300] {
+            checker.decided("token-engine/1", seq);
+        }
+        checker.restored(&serde_json::json!({"producers": [
+            {"producer": "token-engine/1", "last": 63, "beyond": 4, "next": "token-engine/2"},
+            {"producer": "clearing-engine/1", "last": 5, "beyond": 1, "next": "clearing-engine/2"},
+        ]}));
+        assert_eq!(checker.transactions, (3, 3));
+        checker.decided("token-engine/1", 301);
+        checker.decided("token-engine/2", 1);
+        assert_eq!(checker.transactions, (4, 4), "what comes late of the old numbers does not count either");
+        let mut checker = Checker::new(None);
+        (1..=130).for_each(|seq| checker.decided("token-engine/1", seq));
+        checker.restored(&serde_json::json!({"producers": [{"producer": "token-engine/1", "last": 70}]}));
+        assert_eq!(checker.transactions, (70, 70));
     }
 }

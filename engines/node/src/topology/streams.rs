@@ -310,7 +310,11 @@ async fn put_back(broker: &Broker, folder: &Path, kept: &Kept) -> Result<(), Pro
         }
     };
     let state = &restored["state"];
-    for key in ["messages", "first_seq", "last_seq"] {
+    for key in ["messages", "last_seq", "first_seq"] {
+        if key == "first_seq" && kept.number("messages") == 0 {
+            // That of a stream without a message is a matter of taste.
+            continue;
+        }
         let (is, was) = (state[key].as_u64().unwrap_or(0), kept.number(key));
         if is != was {
             let stream = &kept.stream;
