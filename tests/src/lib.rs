@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on ends here")]
 
 mod backbone;
+pub mod cluster;
 mod engines;
 mod fleet;
 mod nats;
