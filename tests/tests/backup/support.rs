@@ -26,9 +26,9 @@ const MESSAGE: usize = 20;
 /// Files of the data folder that are no part of a cluster, and without which it is of no use.
 const KEYS: [&str; 4] = ["postgres.password", "notification.key", "audit.key", "audit.key.checkpoint"];
 
-/// Messages of a round of payments: 10, or what DELTRAN_BACKUP_MESSAGES says, for measuring.
+/// Messages of a round of payments: 10, or what BACKUP_TEST_MESSAGES says, for measuring.
 fn messages() -> usize {
-    std::env::var("DELTRAN_BACKUP_MESSAGES").ok().and_then(|n| n.parse().ok()).unwrap_or(10)
+    std::env::var("BACKUP_TEST_MESSAGES").ok().and_then(|n| n.parse().ok()).unwrap_or(10)
 }
 
 /// What a script printed; it must succeed.
