@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use deltran_api::common::v1::Page;
 use deltran_api::token::v1::ListTransactionsRequest;
-use deltran_events::topology::STREAMS;
 use deltran_kernel::{Clock, SystemClock};
 use deltran_messaging::stored;
 use deltran_tests::node::PATIENCE;
@@ -20,6 +19,12 @@ use crate::rig::{Rig, signal};
 
 /// How long a process is stopped, and how long in the short form: beyond the lease of five seconds.
 const FROZEN: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(7));
+
+/// Streams that something is published to all the time.
+const BUSY: &[&str] = &["TRANSACTIONS", "CLEARING", "SETTLEMENT", "NOTIFICATIONS", "AUDIT"];
+
+/// How long a part may say that it is not ready while everything works.
+const UNREADY: Duration = Duration::from_secs(30);
 
 /// What was made.
 #[derive(Debug)]
@@ -72,11 +77,16 @@ pub async fn make(world: &World, fault: &mut Fault, long: bool) -> Made {
         }
         Kind::BrokerRolledBack => {
             rig.nats.lock().await.keep().await;
-            let after = random.time(4_000, 8_000);
+            let kept = last_of(rig, BUSY).await;
+            // What was on its way when the broker went is published again ten seconds later only.
+            let after = random.time(12_000, 16_000);
             sleep(after).await;
-            lost = last_of(rig, &["TRANSACTIONS", "AUDIT"]).await;
+            lost = last_of(rig, BUSY).await;
             rig.nats.lock().await.roll_back().await;
-            format!("started again on what it had {} before", text(after))
+            // A stream that nothing was published to meanwhile has lost nothing.
+            lost.retain(|stream| !kept.contains(stream));
+            let streams: Vec<_> = lost.iter().map(|(stream, _)| *stream).collect();
+            format!("started again on what it had {} before; lost something: {}", text(after), streams.join(", "))
         }
         Kind::StreamDeleted | Kind::StreamRecreated | Kind::StreamPurged | Kind::StreamEmptied => {
             let (stream, what) = lose_stream(rig, fault.kind, random).await;
@@ -226,13 +236,7 @@ async fn last_of(rig: &Rig, streams: &[&'static str]) -> Vec<(&'static str, u64)
 }
 
 async fn lose_stream(rig: &Rig, kind: Kind, random: &mut Random) -> (Vec<(&'static str, u64)>, String) {
-    // Those that something is published to all the time.
-    let busy: Vec<&'static str> = STREAMS
-        .iter()
-        .map(|spec| spec.name)
-        .filter(|name| ["TRANSACTIONS", "CLEARING", "SETTLEMENT", "NOTIFICATIONS", "AUDIT"].contains(name))
-        .collect();
-    let stream = random.pick(&busy);
+    let stream = random.pick(BUSY);
     let lost = last_of(rig, &[stream]).await;
     let broker = &rig.broker;
     match kind {
@@ -275,6 +279,7 @@ async fn empty(rig: &Rig, stream: &str) {
 pub async fn served_again(world: &World, made: &Made, ended: Instant) -> Result<(Duration, Duration), String> {
     let deadline = ended + Duration::from_secs(300);
     let mut served = None;
+    let mut audited = None;
     let mut written: Option<Vec<(String, u64)>> = None;
     let mut missing = "nothing was committed".to_owned();
     while Instant::now() < deadline {
@@ -302,14 +307,19 @@ pub async fn served_again(world: &World, made: &Made, ended: Instant) -> Result<
             .iter()
             .filter(|engine| {
                 let upto = written.iter().find(|(name, _)| *name == engine.engine).map_or(0, |(_, upto)| *upto);
-                !engine.ready || engine.confirmed < upto
+                engine.confirmed < upto
             })
-            .map(|engine| format!("{} {}/{} {:?}", engine.engine, engine.confirmed, engine.assigned, engine.problems))
+            .map(|engine| format!("{} {}/{}", engine.engine, engine.confirmed, engine.assigned))
             .collect();
-        if behind.is_empty() {
-            return Ok((served, ended.elapsed()));
+        if !behind.is_empty() {
+            missing = behind.join("; ");
+            continue;
         }
-        missing = behind.join("; ");
+        let audited = *audited.get_or_insert_with(|| ended.elapsed());
+        let unready: Vec<String> = engines.into_iter().flat_map(|engine| engine.problems).collect();
+        if unready.is_empty() || world.say_unready(&unready, ended.elapsed() > audited + UNREADY) {
+            return Ok((served, audited));
+        }
     }
     Err(missing)
 }

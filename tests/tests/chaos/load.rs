@@ -167,7 +167,7 @@ impl Bank {
         let left = self.random.below(10) == 0;
         let payment = TransactionInstruction {
             two_phase: true,
-            timeout_seconds: if left { 5 } else { 40 },
+            timeout_seconds: if left { 5 } else { 15 },
             model: self.random.pick(&[SettlementModel::NetMultilateral, SettlementModel::Gross]).into(),
             ..self.payment()
         };
@@ -267,10 +267,8 @@ async fn close(world: &World, currency: &str, number: u64) -> bool {
     let next = window(world.seed, currency, number + 1);
     let mut clearing = world.rig.clearing();
     loop {
-        let request = CloseWindowRequest {
-            window_id: window(world.seed, currency, number),
-            next_window_id: next.clone(),
-        };
+        let request =
+            CloseWindowRequest { window_id: window(world.seed, currency, number), next_window_id: next.clone() };
         match timeout(Duration::from_secs(20), clearing.close_window(request)).await {
             Ok(Ok(_)) => return true,
             // An order whose answer was lost, or a window that is not open yet.
