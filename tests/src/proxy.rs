@@ -81,6 +81,15 @@ impl Proxy {
         Self { address, shared, accepting: accepting.abort_handle() }
     }
 
+    /// In front of the server that a URL on loopback names; the URL that leads through it.
+    pub async fn before(url: &str) -> (Self, String) {
+        let at = url.find("127.0.0.1:").unwrap_or_else(|| panic!("{url} names no port of 127.0.0.1"));
+        let end = url[at..].find(['/', '?']).map_or(url.len(), |end| at + end);
+        let proxy = Self::to(url[at..end].parse().expect("an address")).await;
+        let through = format!("{}{}{}", &url[..at], proxy.address, &url[end..]);
+        (proxy, through)
+    }
+
     /// Where clients connect.
     pub fn address(&self) -> SocketAddr {
         self.address

@@ -158,7 +158,14 @@ impl Db {
     /// Begins a transaction that the caller commits. Where COMMIT loses its connection the outcome is unknown: the
     /// caller reads it back. Work that causes events begins at the door of `messaging` instead.
     pub async fn begin(&self) -> Result<Tx, DbError> {
-        Ok(Tx { inner: self.pool.begin().await? })
+        // In a task of its own, which comes to its end where the caller goes away meanwhile: broken off between BEGIN and
+        // its answer, the pool would lend a connection whose transaction it does not know of, and what the next ones
+        // write there outside a transaction would never be committed.
+        let pool = self.pool.clone();
+        match tokio::spawn(async move { pool.begin().await }).await {
+            Ok(begun) => Ok(Tx { inner: begun? }),
+            Err(error) => Err(DbError::Unavailable(error.to_string())),
+        }
     }
 
     /// Counts a transaction that has ended.

@@ -166,10 +166,15 @@ impl Lease {
     {
         let label = format!("{}.{}", self.db.engine(), self.name);
         let held = self.metrics.lease_held.with_label_values(&[&label]);
+        let mut away = false;
         while !shutdown.is_cancelled() {
             match self.take().await {
                 Ok(Some(epoch)) => {
                     tracing::info!(lease = label, epoch = epoch.number, "lease taken");
+                    // The database answers again; most work says nothing of readiness by itself.
+                    if std::mem::take(&mut away) {
+                        self.health.ready(&label);
+                    }
                     held.set(1);
                     self.tell(Leader::Here);
                     let term = shutdown.child_token();
@@ -192,10 +197,14 @@ impl Lease {
                     }
                 }
                 Ok(None) => {
+                    away = false;
                     self.health.ready(&label);
                     self.follow().await;
                 }
-                Err(error) => self.health.not_ready(&label, error.to_string()),
+                Err(error) => {
+                    away = true;
+                    self.health.not_ready(&label, error.to_string());
+                }
             }
             tokio::select! {
                 () = tokio::time::sleep(TRY_EVERY) => {}

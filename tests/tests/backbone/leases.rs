@@ -151,3 +151,18 @@ async fn the_one_that_stands_by_knows_where_the_leader_is() {
     leader.abort();
     tokio::time::timeout(LEASE_TIME * 4, there.wait_for(|leader| *leader == Leader::Here)).await.unwrap().unwrap();
 }
+
+/// The database was away when the lease was to be taken; then it is there, and the part says so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_part_that_could_not_take_its_lease_is_ready_once_it_has_taken_it() {
+    let backbone = Backbone::start("token").await;
+    let node = backbone.node("a").await;
+    let pool = backbone.postgres.pool().await;
+    sqlx::raw_sql("ALTER TABLE token.lease RENAME TO away").execute(&pool).await.unwrap();
+    let (_leader, mut epochs) = candidate(&node);
+    let problems = || node.context.health.problems();
+    eventually("the reason", async || problems().contains_key("token.test").then_some(())).await;
+    sqlx::raw_sql("ALTER TABLE token.away RENAME TO lease").execute(&pool).await.unwrap();
+    epochs.recv().await.unwrap();
+    assert!(problems().is_empty(), "{:?}", problems());
+}

@@ -8,3 +8,4 @@ mod publishing;
 mod strict;
 mod support;
 mod topology;
+mod transactions;

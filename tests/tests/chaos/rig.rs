@@ -113,12 +113,9 @@ impl Rig {
         let store = folder.path().join("broker/store");
         let (servers, nats) = tokio::join!(Embedded::start(options), Nats::start_on(store));
         let servers = servers.unwrap_or_else(|e| panic!("{e}"));
-        let to_broker = Proxy::to(address_in(&nats.url())).await;
-        let to_postgres = Proxy::to(address_in(servers.database_url())).await;
-        let environment = [
-            ("DELTRAN_NATS_URL", behind(&nats.url(), &to_broker)),
-            ("DELTRAN_DATABASE_URL", behind(servers.database_url(), &to_postgres)),
-        ];
+        let (to_broker, broker_url) = Proxy::before(&nats.url()).await;
+        let (to_postgres, database_url) = Proxy::before(servers.database_url()).await;
+        let environment = [("DELTRAN_NATS_URL", broker_url), ("DELTRAN_DATABASE_URL", database_url)];
         let held = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
         let ports = held.each_ref().map(|listener| listener.local_addr().expect("its address").port());
         drop(held);
@@ -388,18 +385,6 @@ pub fn signal(pid: i32, what: Signal) {
 pub fn version(program: &mut Command) -> String {
     let output = program.arg("--version").output().expect("it runs");
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
-}
-
-/// The address on loopback that a URL names.
-fn address_in(url: &str) -> SocketAddr {
-    let at = url.find("127.0.0.1:").expect("an address on loopback");
-    let end = url[at..].find(['/', '?']).map_or(url.len(), |end| at + end);
-    url[at..end].parse().expect("an address")
-}
-
-/// The URL with the proxy's port.
-fn behind(url: &str, proxy: &Proxy) -> String {
-    url.replacen(&address_in(url).to_string(), &proxy.address().to_string(), 1)
 }
 
 /// Base64 of 32 bytes.
