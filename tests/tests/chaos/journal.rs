@@ -36,6 +36,8 @@ struct Inner {
     entries: BTreeMap<String, Entry>,
     counts: Counts,
     breaches: Vec<String>,
+    /// The latest time of a decision that a bank was told, in microseconds since 1970.
+    decided: i64,
 }
 
 /// All of it.
@@ -63,6 +65,9 @@ impl Journal {
             let Some(entry) = inner.entries.get_mut(&outcome.transaction_id) else {
                 return Some(format!("an outcome of what nobody sent: {outcome:?}"));
             };
+            if let Some(at) = outcome.decided_at {
+                inner.decided = inner.decided.max(at.seconds * 1_000_000 + i64::from(at.nanos) / 1_000);
+            }
             if entry.times > 1 {
                 *(if replayed { &mut inner.counts.replayed } else { &mut inner.counts.decided_late }) += 1;
             }
@@ -104,6 +109,11 @@ impl Journal {
         } else {
             self.breach(format!("{id}: answered {status:?}"));
         }
+    }
+
+    /// The latest time that the ledger said it decided at, in microseconds since 1970.
+    pub fn decided(&self) -> i64 {
+        self.with(|inner| inner.decided)
     }
 
     /// Whether the bank knows the outcome.
