@@ -1,10 +1,14 @@
 //! The real program, a process per engine: `deltran serve ENGINE` on servers that run already.
 
+mod books;
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::net::TcpListener;
 use std::process::{Child, Stdio};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 use tonic::service::interceptor::InterceptedService;
@@ -68,7 +72,30 @@ impl Fleet {
         self.serve(at, &all).await;
     }
 
+    /// As [`Fleet::start_together`], with variables of its environment; whether it came up, and did not end before.
+    pub async fn try_start_together(&mut self, at: &'static str, environment: &[(&str, String)]) -> bool {
+        let all = self.engines();
+        self.try_serve(at, &all, environment).await
+    }
+
+    /// Whether the process at the address of an engine has ended by itself; it may be started again then.
+    pub fn has_ended(&mut self, at: &str) -> bool {
+        let ended = match self.running.get_mut(at) {
+            Some(child) => child.try_wait().expect("its state").is_some(),
+            None => true,
+        };
+        if ended {
+            self.running.remove(at);
+        }
+        ended
+    }
+
     async fn serve(&mut self, at: &'static str, engines: &[&str]) {
+        let ready = self.try_serve(at, engines, &[]).await;
+        assert!(ready, "{at} did not become ready:\n{}", self.last_words(at));
+    }
+
+    async fn try_serve(&mut self, at: &'static str, engines: &[&str], environment: &[(&str, String)]) -> bool {
         assert!(!self.running.contains_key(at), "{at} runs already");
         let [grpc, http] = self.ports[at].map(|port| port.to_string());
         let log = File::options().create(true).append(true).open(self.log(at)).expect("a log file");
@@ -78,6 +105,7 @@ impl Fleet {
             .args(["--config", "deltran.toml", "--grpc-port", &grpc, "--http-port", &http])
             .env("DELTRAN_NATS_URL", self.nats.url())
             .env("DELTRAN_DATABASE_URL", self.postgres.url())
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .current_dir(self.folder.path())
             .stdout(Stdio::piped())
             .stderr(log)
@@ -88,8 +116,7 @@ impl Fleet {
         let ready = tokio::task::spawn_blocking(move || {
             serde_json::Deserializer::from_reader(stdout).into_iter::<Value>().next()
         });
-        let ready = tokio::time::timeout(PATIENCE, ready).await;
-        assert!(matches!(ready, Ok(Ok(Some(Ok(_))))), "{at} did not become ready:\n{}", self.last_words(at));
+        matches!(tokio::time::timeout(PATIENCE, ready).await, Ok(Ok(Some(Ok(_)))))
     }
 
     /// Kills the process of an engine as a crash would.
@@ -98,6 +125,54 @@ impl Fleet {
             child.kill().expect("it can be killed");
             child.wait().expect("it ends");
         }
+    }
+
+    /// The id of the process at the address of an engine.
+    pub fn pid(&self, engine: &str) -> i32 {
+        self.running
+            .get(engine)
+            .map(|child| child.id().cast_signed())
+            .unwrap_or_else(|| panic!("{engine} does not run"))
+    }
+
+    /// Whether a process runs at the address of an engine, as far as it was not killed.
+    pub fn is_running(&self, engine: &str) -> bool {
+        self.running.contains_key(engine)
+    }
+
+    /// Stops the process of an engine where it stands, as a machine that hangs would: its connections stay.
+    pub fn freeze(&self, engine: &str) {
+        kill(Pid::from_raw(self.pid(engine)), Signal::SIGSTOP).expect("it can be stopped");
+    }
+
+    /// Lets a stopped process go on.
+    pub fn thaw(&self, engine: &str) {
+        kill(Pid::from_raw(self.pid(engine)), Signal::SIGCONT).expect("it can go on");
+    }
+
+    /// The database of all engines.
+    pub fn postgres(&self) -> &Postgres {
+        &self.postgres
+    }
+
+    /// The broker.
+    pub fn nats(&self) -> &Nats {
+        &self.nats
+    }
+
+    /// Where the process at the address of an engine takes requests.
+    pub fn address(&self, engine: &str) -> String {
+        address(self.ports[engine][0])
+    }
+
+    /// What the process at the address of an engine wrote to its log.
+    pub fn log_of(&self, engine: &str) -> String {
+        std::fs::read_to_string(self.log(engine)).unwrap_or_default()
+    }
+
+    /// A connection without identity to the process of an engine.
+    pub fn channel(&self, engine: &str) -> Channel {
+        self.channels[engine].clone()
     }
 
     /// A connection of a caller to the process of an engine.
