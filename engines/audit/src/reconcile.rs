@@ -11,6 +11,7 @@ use deltran_events::data::audit::{LedgerMismatch, LedgerReconciled};
 use deltran_messaging::ranges::Ranges;
 use deltran_messaging::stored::{self, Again, Answer, StreamState};
 use deltran_messaging::{Broker, Door, Outgoing};
+use deltran_runtime::lease::Epoch;
 use deltran_runtime::{EngineContext, Failure};
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tonic::Status;
@@ -88,13 +89,8 @@ impl Reconciler {
         Self { context, broker, door, ledger, comparison, streams, appended, turn: Arc::new(Semaphore::new(1)) }
     }
 
-    /// What comparisons remember.
-    pub fn memory(&self) -> &Comparison {
-        &self.comparison
-    }
-
     /// Compares everything; lists up to `limit` differences (0 for 1,000) to the listener, repairs what is safe where
-    /// asked to, and publishes what came of it.
+    /// asked to, and publishes what came of it: as the holder of `epoch`, where it is the work of one.
     ///
     /// # Errors
     /// Where the database or the broker does not answer, or the listener went away. Differences are no errors.
@@ -104,6 +100,7 @@ impl Reconciler {
         limit: u32,
         user: &str,
         listener: Option<&Listener>,
+        epoch: Option<&Epoch>,
     ) -> Result<pb::ReconcileSummary, Failure> {
         // Leaves of before were in streams of after: none of them is under way.
         let (before, _) = self.ledger.size().await?;
@@ -147,7 +144,7 @@ impl Reconciler {
         run.numbers(&said, &later).await?;
         run.arrived().await?;
         let Run { tally, holes, .. } = run;
-        self.conclude(tally, holes, user).await
+        self.conclude(tally, holes, user, epoch).await
     }
 
     /// Publishes what came of a comparison: that it ended, and each class of differences that were not known before.
@@ -156,11 +153,15 @@ impl Reconciler {
         tally: Tally,
         mut holes: BTreeMap<String, Ranges>,
         user: &str,
+        epoch: Option<&Epoch>,
     ) -> Result<pb::ReconcileSummary, Failure> {
         let now = self.context.clock.now();
         // Where all that a stream should hold is in it again, a place that is empty says nothing any more.
         holes.retain(|stream, _| tally.places.get(stream).is_none_or(|place| place.differences == place.repaired));
         let mut tx = self.door.begin("reconcile").await?;
+        if let Some(epoch) = epoch {
+            epoch.check(&mut tx).await?;
+        }
         let news = Comparison::note(&mut tx, &tally, &holes, now).await?;
         let correlation = self.context.ids.next_id(now);
         let mut events = Vec::with_capacity(news.len() + 1);

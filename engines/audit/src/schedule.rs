@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::consume::{DAYS_AHEAD, gauge};
 use crate::domain::advisory::{EXCEEDED, GaveUp};
 use crate::reconcile::{Reconciler, schedule_user};
-use crate::store::{Ledger, Letters, ensure_partitions};
+use crate::store::{Comparison, Ledger, Letters, ensure_partitions};
 
 const HOUR: Duration = Duration::from_secs(3600);
 /// After a failure.
@@ -173,16 +173,16 @@ impl Reconciliations {
     /// Compares where it is time to. It only reads: what differs is told, and somebody decides.
     async fn round(&self, epoch: &Epoch) -> Result<(), RoundError> {
         let now = self.context.clock.now();
-        let last = self.reconciler.memory().last_ended(now).await?;
+        let mut tx = self.context.db.begin().await?;
+        epoch.check(&mut tx).await?;
+        let last = Comparison::last_ended(&mut tx, now).await?;
+        tx.commit().await?;
         if now < last.plus_seconds(i64::from(self.minutes) * 60) {
             return Ok(());
         }
-        let mut tx = self.context.db.begin().await?;
-        epoch.check(&mut tx).await?;
-        tx.commit().await?;
         // Somebody else compares at this moment: then there is news soon anyway.
         let Ok(_turn) = self.reconciler.turn.clone().try_acquire_owned() else { return Ok(()) };
-        self.reconciler.run(false, 1, &schedule_user(), None).await?;
+        self.reconciler.run(false, 1, &schedule_user(), None, Some(epoch)).await?;
         Ok(())
     }
 }

@@ -180,7 +180,7 @@ impl Worker {
             if !self.step(report.id, epoch, State::Waiting, State::Writing, "").await? {
                 return Err(Halt::Later("it is in another state meanwhile".to_owned()));
             }
-            self.producer.put(report, &plan).await
+            self.producer.put(report, &plan, epoch).await
         }
         .await;
         match written {

@@ -174,7 +174,7 @@ impl Audit {
         tokio::spawn(async move {
             let _turn = turn;
             let outcome = tokio::select! {
-                outcome = reconciler.run(repair, limit, &caller.user, Some(&sender)) => outcome,
+                outcome = reconciler.run(repair, limit, &caller.user, Some(&sender), None) => outcome,
                 () = sender.closed() => return,
                 () = closing.cancelled() => Err(Failure::unavailable("the process stops: reconcile again")),
             };

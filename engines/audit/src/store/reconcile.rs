@@ -173,13 +173,13 @@ impl Comparison {
     }
 
     /// When the last comparison ended; notes `now` as such where there was none, so that the first one waits.
-    pub async fn last_ended(&self, now: Timestamp) -> Result<Timestamp, DbError> {
+    pub async fn last_ended(tx: &mut PgConnection, now: Timestamp) -> Result<Timestamp, DbError> {
         let at: Instant = sqlx::query_scalar(
             "INSERT INTO reconcile_run (ended_at, compared, differences, repaired) VALUES ($1, 0, 0, 0)
              ON CONFLICT (one) DO UPDATE SET ended_at = LEAST(reconcile_run.ended_at, EXCLUDED.ended_at) RETURNING ended_at",
         )
         .bind(Instant(now))
-        .fetch_one(self.db.pool())
+        .fetch_one(tx)
         .await?;
         Ok(at.0)
     }

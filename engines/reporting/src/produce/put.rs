@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use deltran_events::data::reporting::ReportFormat;
 use deltran_kernel::Minor;
+use deltran_runtime::lease::Epoch;
 use sqlx::PgConnection;
 
 use super::{Halt, Plan, Producer, Segment};
@@ -32,14 +33,15 @@ struct Target {
 }
 
 impl Producer {
-    /// Writes everything that was gathered. Nothing is there under its name before it is whole.
+    /// Writes everything that was gathered. Nothing is there under its name before it is whole, and nothing comes there
+    /// once somebody else may write the report.
     ///
     /// # Errors
     /// Why it could not be written; files under construction are given up.
-    pub async fn put(&self, report: &Report, plan: &Plan) -> Result<Outcome, Halt> {
+    pub async fn put(&self, report: &Report, plan: &Plan, epoch: &Epoch) -> Result<Outcome, Halt> {
         let (files, totals, note, interim) = match plan {
             Plan::Statement(head, segments) => {
-                let files = self.statement(report, head, segments).await?;
+                let files = self.statement(report, head, segments, epoch).await?;
                 let note = if head.scope.interim() { "so far: the day is not over" } else { "" };
                 (files, statement_totals(head), note.to_owned(), head.scope.interim())
             }
@@ -51,12 +53,12 @@ impl Producer {
                     let breach = |e: crate::domain::Contradiction| Halt::Breach("P4", e.0);
                     if *format == ReportFormat::Csv {
                         let rows = write::settlement_csv(&mut text, settled).map_err(breach)?;
-                        files.push(self.one(report, "settlement.csv", &mut text, rows).await?);
+                        files.push(self.one(report, "settlement.csv", &mut text, rows, epoch).await?);
                         let rows = write::summary_csv(&mut text, settled);
-                        files.push(self.one(report, "legs.csv", &mut text, rows).await?);
+                        files.push(self.one(report, "legs.csv", &mut text, rows, epoch).await?);
                     } else {
                         let rows = write::settlement_html(&mut text, settled, *asked, &made).map_err(breach)?;
-                        files.push(self.one(report, "settlement.html", &mut text, rows).await?);
+                        files.push(self.one(report, "settlement.html", &mut text, rows, epoch).await?);
                     }
                 }
                 (files, settlement_totals(settled), String::new(), false)
@@ -68,31 +70,44 @@ impl Producer {
                     let mut text = String::new();
                     if *format == ReportFormat::Csv {
                         let rows = write::trial_csv(&mut text, trials);
-                        files.push(self.one(report, "trial-balance.csv", &mut text, rows).await?);
+                        files.push(self.one(report, "trial-balance.csv", &mut text, rows, epoch).await?);
                     } else {
                         let rows = write::trial_html(&mut text, trials, checked, &made)
                             .map_err(|e| Halt::Breach("P5", e.0))?;
-                        files.push(self.one(report, "trial-balance.html", &mut text, rows).await?);
+                        files.push(self.one(report, "trial-balance.html", &mut text, rows, epoch).await?);
                     }
                 }
                 let (totals, note) = trial_totals(trials, checked)?;
                 (files, totals, note, false)
             }
         };
-        self.finish(report, files, totals, note, interim).await
+        self.finish(report, files, totals, (note, interim), epoch).await
     }
 
     fn made(&self) -> String {
         format!("{}, made at {}", self.context.config.deployment, self.context.clock.now())
     }
 
-    async fn one(&self, report: &Report, name: &str, text: &mut String, rows: u64) -> Result<File, Halt> {
+    async fn one(
+        &self,
+        report: &Report,
+        name: &str,
+        text: &mut String,
+        rows: u64,
+        epoch: &Epoch,
+    ) -> Result<File, Halt> {
         let mut sink = self.files.create(report, name)?;
         sink.write(text).await?;
-        Ok(sink.finish(rows).await?)
+        finished(sink, rows, epoch).await
     }
 
-    async fn statement(&self, report: &Report, head: &Head, segments: &[Segment]) -> Result<Vec<File>, Halt> {
+    async fn statement(
+        &self,
+        report: &Report,
+        head: &Head,
+        segments: &[Segment],
+        epoch: &Epoch,
+    ) -> Result<Vec<File>, Halt> {
         let mut targets = Vec::new();
         for format in &report.subject.formats {
             let (name, writer) = write::statement(*format);
@@ -102,7 +117,7 @@ impl Producer {
             Ok(entries) => {
                 let mut files = Vec::new();
                 for target in targets {
-                    files.push(target.sink.finish(entries).await?);
+                    files.push(finished(target.sink, entries, epoch).await?);
                 }
                 Ok(files)
             }
@@ -164,8 +179,8 @@ impl Producer {
         report: &Report,
         mut files: Vec<File>,
         totals: Totals,
-        note: String,
-        interim: bool,
+        (note, interim): (String, bool),
+        epoch: &Epoch,
     ) -> Result<Outcome, Halt> {
         let now = self.context.clock.now();
         let manifest = Manifest {
@@ -182,11 +197,21 @@ impl Producer {
         };
         let bytes = manifest.to_bytes().map_err(|e| Halt::Never(e.to_string()))?;
         let mut text = String::from_utf8_lossy(&bytes).into_owned();
-        files.push(self.one(report, manifest::NAME, &mut text, 0).await?);
+        files.push(self.one(report, manifest::NAME, &mut text, 0, epoch).await?);
         let days = i64::from(self.checked.settings.retention_days);
         let expires_at = (days > 0).then(|| now.plus_seconds(days * 86_400));
         Ok(Outcome { at: now, expires_at, files, note })
     }
+}
+
+/// Moves a file to its place, as long as this process leads: one that was stopped would put what it wrote over the file
+/// whose digest the next one has told.
+async fn finished(sink: Sink, entries: u64, epoch: &Epoch) -> Result<File, Halt> {
+    if let Err(over) = epoch.current() {
+        sink.abort().await;
+        return Err(over.into());
+    }
+    Ok(sink.finish(entries).await?)
 }
 
 /// A page of a segment, and when its entries were booked where that is not when they were committed.
