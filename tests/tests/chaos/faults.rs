@@ -123,7 +123,12 @@ pub async fn make(world: &World, fault: &mut Fault, long: bool) -> Made {
         Kind::PostgresSilent => silence(&rig.to_postgres, random).await,
         Kind::ClockForward => jump(world, random, 1).await,
         Kind::ClockBack => jump(world, random, -1).await,
-        Kind::BrokerDiskFull => fill(&rig.broker_disk, random).await,
+        Kind::BrokerDiskFull => {
+            let what = fill(&rig.broker_disk, random).await;
+            // Out of space, it stores nothing until somebody starts it again ("JetStream out of space, will be DISABLED").
+            rig.nats.lock().await.restart().await;
+            format!("{what}, then started again")
+        }
         Kind::PostgresDiskFull => fill(&rig.postgres_disk, random).await,
     };
     Made { what, lost }
