@@ -2,7 +2,7 @@
 //! transaction, and answers after COMMIT.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 use std::time::Duration;
 
 use deltran_kernel::Timestamp;
@@ -72,6 +72,7 @@ struct Waiting {
 pub struct WriterHandle {
     jobs: mpsc::UnboundedSender<Job>,
     listens: mpsc::Sender<Listen>,
+    waiting: Arc<Mutex<Waiting>>,
     turns: Turns,
     room: Arc<Semaphore>,
     commands: Arc<Semaphore>,
@@ -108,9 +109,11 @@ pub fn writer(context: EngineContext, store: Store, outbox: Outbox, settings: Se
     // Other engines of this process find the one that writes.
     context.peers.follow(crate::NAME, known.clone());
     let idle = Arc::new(Notify::new());
+    let waiting = Arc::new(Mutex::new(Waiting { jobs, listens: receiver }));
     let handle = WriterHandle {
         jobs: sender,
         listens,
+        waiting: waiting.clone(),
         turns: turns.clone(),
         room: Arc::new(Semaphore::new(settings.max_waiting)),
         commands: Arc::new(Semaphore::new(COMMANDS)),
@@ -122,7 +125,6 @@ pub fn writer(context: EngineContext, store: Store, outbox: Outbox, settings: Se
         max_backlog: context.config.messaging.max_outbox_backlog,
         metrics: context.metrics.clone(),
     };
-    let waiting = Arc::new(Mutex::new(Waiting { jobs, listens: receiver }));
     let leader = Arc::new(leader);
     (handle, Writer { context, store, outbox, settings, waiting, turns, leading, leader, idle })
 }
@@ -184,7 +186,24 @@ impl WriterHandle {
         let (reply, receiver) = oneshot::channel();
         // A closed channel drops the reply, which the receiver sees.
         let _closed = self.jobs.send(Job { commands, reply, _room: room, _call: call });
+        self.not_left_behind();
         receiver
+    }
+
+    /// What was queued just as the term of this process ended would wait for its next one: it is refused instead.
+    fn not_left_behind(&self) {
+        fence(Ordering::SeqCst);
+        if self.leading.load(Ordering::SeqCst) {
+            return;
+        }
+        let (waiting, leading) = (self.waiting.clone(), self.leading.clone());
+        tokio::spawn(async move {
+            // A term that begins holds it, and decides what is queued.
+            let mut waiting = waiting.lock().await;
+            if !leading.load(Ordering::SeqCst) {
+                waiting.refuse(&DbError::NotLeader);
+            }
+        });
     }
 
     /// Turns of the gate that the writer listens to.
@@ -201,6 +220,7 @@ impl WriterHandle {
         let (reply, receiver) = oneshot::channel();
         // A closed channel drops the reply, which the receiver sees.
         let _closed = self.listens.send(Listen { gate, reply }).await;
+        self.not_left_behind();
         received(receiver.await)
     }
 
@@ -288,7 +308,8 @@ impl Writer {
                 }
             }
         }
-        self.leading.store(false, Ordering::Release);
+        self.leading.store(false, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
         self.turns.end();
         self.idle.notify_waiters();
         waiting.refuse(&DbError::NotLeader);
