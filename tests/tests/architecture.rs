@@ -119,6 +119,46 @@ fn kernel_and_events_do_no_input_or_output() {
     none(breaches);
 }
 
+/// Fail points stand behind `debug_assertions`, which a profile turns on and not a feature, so that whatever is built
+/// along with the program cannot bring them into a release.
+#[test]
+fn no_release_build_has_fail_points() {
+    const POINTS: &str = "engines/messaging/src/points.rs";
+    let metadata = metadata();
+    let mut breaches = Vec::new();
+    for (room, package) in rooms(&metadata) {
+        if room != "messaging" && package.dependencies.iter().any(|d| d.name == "fail") {
+            breaches.push(format!("{room} depends on fail: points are reached through messaging"));
+        }
+    }
+    for (name, text) in texts(|name| name.ends_with(".toml")) {
+        for (number, line) in (1..).zip(text.lines()) {
+            // `dev` and `test` have them without a word.
+            if names(line, "debug-assertions") || line.contains("debug_assertions") {
+                breaches.push(format!("{name}:{number}: no profile and no flag sets debug assertions"));
+            }
+        }
+    }
+    let mut uses = 0;
+    for (name, text) in rust_files() {
+        let lines: Vec<&str> = text.lines().collect();
+        for (at, line) in lines.iter().enumerate() {
+            if !code(line).contains(concat!("fa", "il::")) || !names(code(line), "fail") {
+                continue;
+            }
+            uses += 1;
+            // The nearest attribute of an item above it.
+            let guarded = lines[..at].iter().rev().find(|line| line.trim_start().starts_with("#["));
+            if name != POINTS || guarded.is_none_or(|line| line.trim() != "#[cfg(debug_assertions)]") {
+                breaches.push(format!("{name}:{}: a fail point that a release build would have", at + 1));
+            }
+        }
+    }
+    assert!(uses >= 2, "they were found");
+    assert_eq!(deltran_messaging::points::COMPILED, cfg!(debug_assertions));
+    none(breaches);
+}
+
 /// Every file of the tree that is kept, by its path from the root.
 fn files() -> Vec<(String, PathBuf)> {
     const LEFT_OUT: [&str; 7] = ["target", ".git", ".tools", "data", ".venv", "__pycache__", "node_modules"];
