@@ -6,15 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use deltran_api::clearing::v1::clearing_service_client::ClearingServiceClient;
-use deltran_api::clearing::v1::{CloseWindowRequest, ListWindowsRequest, OpenWindowRequest, Window, WindowState};
-use deltran_api::common::v1::Page;
-use deltran_api::platform::v1::GetStatusRequest;
-use deltran_api::platform::v1::platform_service_client::PlatformServiceClient;
+use deltran_api::clearing::v1::{CloseWindowRequest, OpenWindowRequest};
 use deltran_api::token::v1::submit_item::Result::{Error, Outcome};
 use deltran_api::token::v1::token_service_client::TokenServiceClient;
-use deltran_api::token::v1::{
-    ListTransactionsRequest, TransactionInstruction, TransactionOutcome, TransactionState, TransactionView,
-};
+use deltran_api::token::v1::{TransactionInstruction, TransactionOutcome, TransactionState};
 use deltran_tests::node::{Connection, PATIENCE, id, pay, submit_many};
 use deltran_tests::{As, Fleet, within};
 use tonic::Code;
@@ -76,51 +71,6 @@ async fn close(fleet: &Fleet, number: usize, next: bool) {
     .await;
 }
 
-async fn settled(fleet: &Fleet, expected: usize) -> Vec<Window> {
-    within(PATIENCE, "every window to be settled", async || {
-        let request = ListWindowsRequest { page: page(String::new()), ..Default::default() };
-        let windows = clearing(fleet).list_windows(request).await.ok()?.into_inner().windows;
-        let done = windows.len() == expected && windows.iter().all(|w| w.state() == WindowState::Settled);
-        done.then_some(windows)
-    })
-    .await
-}
-
-async fn transactions(fleet: &Fleet) -> BTreeMap<String, TransactionView> {
-    let mut ledger = TokenServiceClient::new(fleet.to("token", As::role("operator", "ada")));
-    let mut all = BTreeMap::new();
-    let mut token = String::new();
-    loop {
-        let request = ListTransactionsRequest { page: page(token), ..Default::default() };
-        let answer = ledger.list_transactions(request).await.unwrap().into_inner();
-        for view in answer.transactions {
-            let twice = all.insert(view.transaction_id.clone(), view);
-            assert!(twice.is_none(), "listed twice: {twice:?}");
-        }
-        token = answer.next_page_token;
-        if token.is_empty() {
-            return all;
-        }
-    }
-}
-
-fn page(token: String) -> Option<Page> {
-    Some(Page { size: 1000, token })
-}
-
-/// Every event of every engine is published and stands in the audit ledger.
-async fn audited(fleet: &Fleet) {
-    for engine in fleet.engines() {
-        let mut platform = PlatformServiceClient::new(fleet.to(engine, As::role("operator", "ada")));
-        within(PATIENCE, "every event in the audit ledger", async || {
-            let status = platform.get_status(GetStatusRequest {}).await.ok()?.into_inner();
-            let own = status.engines.iter().find(|e| e.engine == engine)?;
-            (own.assigned == own.published && own.published == own.confirmed).then_some(())
-        })
-        .await;
-    }
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_engine_is_killed_once_in_the_day() {
     let schedule = "[[clearing.schedules]]\nname = \"manual\"\nmode = \"manual\"\ncurrencies = [\"USD\"]\n";
@@ -166,11 +116,11 @@ async fn each_engine_is_killed_once_in_the_day() {
         }
         close(&fleet, round, round + 1 < engines.len()).await;
     }
-    let windows = settled(&fleet, engines.len()).await;
+    let windows = fleet.settled("clearing", engines.len()).await;
 
     let total = engines.len() * MESSAGES * MESSAGE * BANKS.len();
     assert!(told.iter().all(|outcome| outcome.state() == TransactionState::Committed));
-    let listed = transactions(&fleet).await;
+    let listed = fleet.transactions("token").await;
     assert_eq!((told.len(), listed.len()), (total, total));
     let mut places: BTreeMap<&str, BTreeSet<u64>> = BTreeMap::new();
     for outcome in &told {
@@ -183,9 +133,5 @@ async fn each_engine_is_killed_once_in_the_day() {
         let dense: BTreeSet<u64> = (1..=window.count).collect();
         assert_eq!(places.get(window.window_id.as_str()), Some(&dense), "{window:?}");
     }
-    let ledger = fleet.must("token", &["account", "verify"]).await;
-    let holding = ledger["results"].as_array().unwrap().iter().filter(|r| r["holds"] == true).count();
-    assert_eq!(holding, 8, "{ledger:#}");
-    audited(&fleet).await;
-    fleet.must("audit", &["audit", "verify"]).await;
+    fleet.verified("token", "audit").await;
 }
