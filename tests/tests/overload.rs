@@ -65,7 +65,10 @@ async fn more_than_may_wait_is_refused_and_taken_later() {
         let (mut bank, mut refused) = (bank(&fleet), 0);
         within(PATIENCE, "a payment to be taken", async || {
             match bank.submit_transaction(payment(&n.to_string())).await {
-                Ok(response) => Some(committed(response.into_inner())),
+                Ok(response) => {
+                    committed(response.into_inner());
+                    Some(())
+                }
                 Err(status) => {
                     told_to_slow_down(&status);
                     refused += 1;
@@ -152,7 +155,8 @@ async fn a_full_stream_fills_the_outbox_and_then_refuses_until_it_has_room() {
     with_room(whole["max_bytes"].clone()).await;
     within(PATIENCE, "payments to be taken again", async || {
         let response = payer.submit_transaction(payment(&format!("full {taken}"))).await.ok()?;
-        Some(committed(response.into_inner()))
+        committed(response.into_inner());
+        Some(())
     })
     .await;
     fleet.verified(AT, AT).await;

@@ -352,7 +352,7 @@ impl Lease {
                 "ended a transaction of the last holder, which does not go on"
             );
         }
-        Ok(tx.commit().await?)
+        tx.commit().await
     }
 
     /// Returns when the lease is lost or shutdown is asked for.
