@@ -16,7 +16,7 @@ argument. The user needs the right REPLICATION. The last line of the output is t
 
 Examples:
   PGHOST=db1 PGUSER=backup postgres-backup.sh --to /srv/deltran/backups
-  PGHOST=127.0.0.1 PGPORT=5432 PGUSER=postgres PGPASSFILE=/root/.pgpass postgres-backup.sh --to /srv/deltran/backups --label "before 2.0"
+  PGHOST=127.0.0.1 PGPORT=5432 PGUSER=postgres PGPASSFILE=/etc/deltran/backup.pgpass postgres-backup.sh --to /srv/deltran/backups --label "before 2.0"
 TEXT
 }
 
