@@ -18,7 +18,7 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tempfile::TempDir;
 
-use crate::nats::{api, healthy};
+use crate::nats::{api, healthy, monitored};
 use crate::node::{PATIENCE, folder};
 use crate::wait::within;
 
@@ -82,6 +82,21 @@ impl Brokers {
             let answer: serde_json::Value = broker.jetstream().request(subject, &json!({})).await.ok()?;
             let leader = answer["cluster"]["leader"].as_str()?;
             self.members.iter().position(|m| m.name == leader && m.child.is_some())
+        })
+        .await
+    }
+
+    /// The broker that a client of this name is connected to, by its place among the three.
+    pub async fn connected(&self, name: &str) -> usize {
+        within(PATIENCE, &format!("a connection of {name}"), async || {
+            for (n, member) in self.members.iter().enumerate() {
+                let page = monitored(member.ports[2], "/connz").await.unwrap_or_default();
+                let page: serde_json::Value = serde_json::from_str(&page).unwrap_or_default();
+                if page["connections"].as_array().is_some_and(|all| all.iter().any(|one| one["name"] == name)) {
+                    return Some(n);
+                }
+            }
+            None
         })
         .await
     }

@@ -194,12 +194,19 @@ fn ports_in(file: &Path) -> Option<(u16, u16)> {
 
 /// Whether the server's own check says that it serves JetStream.
 pub(crate) async fn healthy(monitor: u16) -> bool {
+    monitored(monitor, "/healthz").await.is_some()
+}
+
+/// A page of the server's monitoring; none where it does not answer with 200.
+pub(crate) async fn monitored(monitor: u16, page: &str) -> Option<String> {
     let ask = async {
         let mut socket = TcpStream::connect(("127.0.0.1", monitor)).await?;
-        socket.write_all(b"GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n").await?;
+        socket.write_all(format!("GET {page} HTTP/1.0\r\nHost: localhost\r\n\r\n").as_bytes()).await?;
         let mut answer = String::new();
         socket.read_to_string(&mut answer).await?;
-        Ok::<_, std::io::Error>(answer.split_ascii_whitespace().nth(1) == Some("200"))
+        Ok::<_, std::io::Error>(answer)
     };
-    matches!(tokio::time::timeout(Duration::from_secs(2), ask).await, Ok(Ok(true)))
+    let answer = tokio::time::timeout(Duration::from_secs(2), ask).await.ok()?.ok()?;
+    let (head, body) = answer.split_once("\r\n\r\n")?;
+    (head.split_ascii_whitespace().nth(1) == Some("200")).then(|| body.to_owned())
 }

@@ -21,7 +21,7 @@ use deltran_runtime::metrics::Metrics;
 use deltran_tests::cluster::{Brokers, PostgresPair, replicas};
 use deltran_tests::node::{Deltran, PATIENCE, id, pay, run, submit_many};
 use deltran_tests::{api, made_anew, within};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::{Instant, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -42,6 +42,8 @@ const PRODUCTION: &str = "[nats]\nprofile = \"production\"\n";
 enum Fault {
     /// The broker at this place dies at once and comes back.
     Broker(usize),
+    /// The broker that the platform is connected to does.
+    Connected,
     /// The broker that leads a stream does.
     Leader(&'static str),
     /// Each broker in turn is stopped in an orderly way, and comes back.
@@ -58,11 +60,12 @@ enum Fault {
     FrozenPrimary,
 }
 
-const SHORT: [Fault; 3] = [Fault::Leader("TRANSACTIONS"), Fault::Deleted("TRANSACTIONS"), Fault::FailOver];
-const LONG: [Fault; 13] = [
+const SHORT: [Fault; 3] = [Fault::Connected, Fault::Deleted("TRANSACTIONS"), Fault::FailOver];
+const LONG: [Fault; 14] = [
     Fault::Broker(0),
     Fault::Broker(1),
     Fault::Broker(2),
+    Fault::Connected,
     Fault::Leader("TRANSACTIONS"),
     Fault::Leader("AUDIT"),
     Fault::RollingRestart,
@@ -180,6 +183,10 @@ impl Servers {
     async fn strike(&mut self, fault: Fault, load: &Load<'_>) {
         match fault {
             Fault::Broker(n) => self.broker_dies(n, load).await,
+            Fault::Connected => {
+                let connected = self.brokers.connected("deltran").await;
+                self.broker_dies(connected, load).await;
+            }
             Fault::Leader(stream) => {
                 let leader = self.brokers.leader_of(&self.nats, stream).await;
                 self.broker_dies(leader, load).await;
@@ -209,6 +216,21 @@ impl Servers {
             Fault::FailOver => self.fail_over(load, false).await,
             Fault::FrozenPrimary => self.fail_over(load, true).await,
         }
+    }
+
+    /// Waits until risk has counted every event that is in the stream by now; what was lost on the way to it would come again
+    /// after half a minute only.
+    async fn counted(&self) {
+        let mut last = None;
+        within(PATIENCE, "risk to count what was published", async || {
+            if last.is_none() {
+                last = Some(stored::state(&self.nats, "TRANSACTIONS").await.ok()??.last_sequence);
+            }
+            let subject = "CONSUMER.INFO.TRANSACTIONS.events_transactions_risk";
+            let info: Value = self.nats.jetstream().request(subject, &json!({})).await.ok()?;
+            (info["ack_floor"]["stream_seq"].as_u64() >= last).then_some(())
+        })
+        .await;
     }
 
     async fn broker_dies(&mut self, n: usize, load: &Load<'_>) {
@@ -365,6 +387,7 @@ async fn one_server_at_a_time_fails_under_load() {
             let striking = async {
                 load.goes_on().await;
                 servers.strike(*fault, &load).await;
+                servers.counted().await;
                 load.goes_on().await;
                 stop.cancel();
             };

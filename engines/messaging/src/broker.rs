@@ -5,6 +5,7 @@ use std::time::Duration;
 use async_nats::jetstream::context::ContextBuilder;
 use async_nats::jetstream::{self, Context};
 use deltran_runtime::lease::RoundError;
+use tokio::sync::watch;
 
 use crate::decoder::Decoder;
 
@@ -46,6 +47,8 @@ pub struct Broker {
     client: async_nats::Client,
     jetstream: Context,
     decoder: Decoder,
+    /// How often it was connected.
+    connections: watch::Receiver<u64>,
 }
 
 impl Broker {
@@ -58,13 +61,20 @@ impl Broker {
             .split(',')
             .map(|u| u.trim().parse().map_err(|e| BrokerError(format!("URL {u:?} is not valid: {e}"))))
             .collect::<Result<_, _>>()?;
+        let (connected, connections) = watch::channel(0);
         let client = async_nats::ConnectOptions::new()
             .name(name)
             .retry_on_initial_connect()
             .connection_timeout(Duration::from_secs(5))
             .ping_interval(Duration::from_secs(5))
             .reconnect_delay_callback(|attempts| Duration::from_millis((50 << attempts.min(5)) as u64))
-            .event_callback(|event| async move { tracing::info!(%event, "broker connection") })
+            .event_callback(move |event| {
+                tracing::info!(%event, "broker connection");
+                if matches!(event, async_nats::Event::Connected) {
+                    connected.send_modify(|count| *count += 1);
+                }
+                async {}
+            })
             .connect(servers)
             .await
             .map_err(BrokerError::new)?;
@@ -75,12 +85,19 @@ impl Broker {
             .max_ack_inflight(MAX_INFLIGHT)
             .backpressure_on_inflight(true)
             .build(client.clone());
-        Ok(Self { client, jetstream, decoder: Decoder::default() })
+        Ok(Self { client, jetstream, decoder: Decoder::default(), connections })
     }
 
     /// Whether the broker answers at present.
     pub fn is_connected(&self) -> bool {
         self.client.connection_state() == async_nats::connection::State::Connected
+    }
+
+    /// Changes when the connection was made anew: what was on its way over the last one is lost.
+    pub(crate) fn connections(&self) -> watch::Receiver<u64> {
+        let mut connections = self.connections.clone();
+        connections.mark_unchanged();
+        connections
     }
 
     /// The core connection.

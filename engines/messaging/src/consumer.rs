@@ -23,7 +23,7 @@ use deltran_runtime::lease::Epoch;
 use deltran_runtime::{DbError, EngineContext, Failure};
 use futures::{FutureExt, StreamExt};
 use sqlx::PgConnection;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::{Broker, BrokerError};
@@ -149,11 +149,12 @@ impl Consumer {
             Domain::ALL.iter().any(|d| d.stream() == self.spec.stream).then(|| self.broker.decoder().reader());
         let mut failures = 0u32;
         while !term.is_cancelled() {
+            let connections = self.broker.connections();
             match self.pull().await {
                 Ok(messages) => {
                     failures = 0;
                     self.context.health.ready(&self.part());
-                    if let Step::NotLeader = self.consume(messages, &epoch, &term).await {
+                    if let Step::NotLeader = self.consume(messages, connections, &epoch, &term).await {
                         break;
                     }
                 }
@@ -194,7 +195,13 @@ impl Consumer {
     }
 
     /// Works on messages until the stream of them breaks, the lease is lost or shutdown.
-    async fn consume(&self, messages: PullStream, epoch: &Epoch, term: &CancellationToken) -> Step {
+    async fn consume(
+        &self,
+        messages: PullStream,
+        mut connections: watch::Receiver<u64>,
+        epoch: &Epoch,
+        term: &CancellationToken,
+    ) -> Step {
         let mut batches = messages.ready_chunks(self.context.config.messaging.consumer_batch);
         if !self.spec.strict {
             // Deliveries are counted: nothing waits here while what came before it is tried again.
@@ -212,7 +219,14 @@ impl Consumer {
         let (reader, reading) = (self.clone(), term.clone());
         // It ends with the messages, the term, or when nobody takes what it read.
         tokio::spawn(async move {
-            while let Some((batch, whole)) = reader.next(&mut batches, &reading).await {
+            loop {
+                let next = tokio::select! {
+                    next = reader.next(&mut batches, &reading) => next,
+                    // What the last connection lost would come again only after the time for its acknowledgement; pulling
+                    // anew asks for it at once.
+                    _ = connections.changed() => return,
+                };
+                let Some((batch, whole)) = next else { return };
                 if sender.send(batch).await.is_err() || !whole {
                     return;
                 }
