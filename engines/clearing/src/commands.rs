@@ -265,7 +265,8 @@ impl Clearing {
         let mut tx = self.begin(currency).await?;
         let window = locked(&mut tx, id).await?;
         let counted = store::counted_of(&mut *tx, id).await?.map_or(0, |t| t.count);
-        match orders::abort(&window, counted, planned, &caller.user, reason)? {
+        let live = store::live(&mut *tx, currency).await?;
+        match orders::abort(&window, &live, counted, planned, &caller.user, reason)? {
             Abort::Now(change) => self.finish(tx, change, caller).await?,
             Abort::AlreadyApplied => drop(tx),
             Abort::Seal => {

@@ -221,17 +221,29 @@ pub enum Abort {
     AlreadyApplied,
 }
 
-/// Ends an empty window. `counted` is what was consumed of it, `planned` whether a timetable would
-/// plan it again at once.
+/// Ends an empty window. `live` are the currency's windows that are not yet sealed, `counted` is what was consumed of
+/// it, `planned` whether a timetable would plan it again at once.
 ///
 /// # Errors
-/// In this order: its opening is under way; a timetable owns it; it has transactions; its state is too late for that.
-pub fn abort(window: &Window, counted: u64, planned: bool, by: &str, reason: &str) -> Result<Abort, Refusal> {
+/// In this order: its opening is under way, by an order of its own or by the seal of the window before it; a timetable
+/// owns it; it has transactions; its state is too late for that.
+pub fn abort(
+    window: &Window,
+    live: &[Window],
+    counted: u64,
+    planned: bool,
+    by: &str,
+    reason: &str,
+) -> Result<Abort, Refusal> {
     let sealed = window.sealed.as_ref().map_or(0, |seal| seal.count);
+    // The ledger opens it with the seal that was ordered, and may have done so already.
+    let follows = live.iter().any(|w| w.state == WindowState::Closing && w.next == Some(window.id));
     match window.state {
         WindowState::Aborted => return Ok(Abort::AlreadyApplied),
         WindowState::Closing if window.abort_reason.is_some() => return Ok(Abort::AlreadyApplied),
-        WindowState::Scheduled if window.open_ordered_by.is_some() => return Err(Refusal::Opening(window.id)),
+        WindowState::Scheduled if follows || window.open_ordered_by.is_some() => {
+            return Err(Refusal::Opening(window.id));
+        }
         WindowState::Scheduled if planned => {
             let hint = "it would plan the window again; add a holiday to its calendar instead";
             return Err(Refusal::Timetable { schedule: window.schedule.clone(), hint });

@@ -159,7 +159,7 @@ fn a_window_whose_end_was_ordered_ends_only_if_it_is_empty() {
 #[test]
 fn aborting_in_every_state() {
     use WindowState::*;
-    let run = |w: &Window, counted, planned| abort(w, counted, planned, "ada", "mistake");
+    let run = |w: &Window, counted, planned| abort(w, &[], counted, planned, "ada", "mistake");
     for &state in WindowState::ALL {
         let outcome = run(&window(1, state), 0, false);
         match state {
@@ -205,5 +205,19 @@ fn a_refused_opening_withdraws_an_operators_order() {
         let change = open_refused(&ordered, "another is open", withdraw);
         let [Write::Update { window, .. }] = &change.writes[..] else { panic!("{change:?}") };
         assert_eq!((window.occupies(), window.note.as_deref()), (occupies, Some("another is open")));
+    }
+}
+
+/// The ledger opens the next window with the seal that was ordered, and transactions may be in it before that is known.
+#[test]
+fn a_window_that_opens_with_the_seal_of_another_is_not_aborted() {
+    let next = window(2, WindowState::Scheduled);
+    let closing = Window { next: Some(id(2)), ..window(1, WindowState::Closing) };
+    let run = |live: &[Window]| abort(&next, live, 0, false, "ada", "mistake");
+    assert_eq!(run(&[closing.clone(), next.clone()]), Err(Refusal::Opening(id(2))));
+    let other = Window { next: Some(id(3)), ..closing.clone() };
+    let sealed = Window { state: WindowState::Closed, ..closing };
+    for live in [&[other, next.clone()], &[sealed, next.clone()]] {
+        assert!(matches!(run(live), Ok(Abort::Now(_))), "{live:?}");
     }
 }
