@@ -1,6 +1,6 @@
 # One line each; what they do is in setup/ and in the `deltran` program.
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos bench bench-check lint gen
+.PHONY: help demo test soak chaos bench bench-check lint gen
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' Makefile | sed 's/:.*## /	/' | expand -t 8
@@ -13,6 +13,9 @@ test: ## every test: unit, integration on a real broker and Postgres, end to end
 
 chaos: ## faults of every kind under load, 20 minutes of them; the table goes to tests/RESULTS.md
 	setup/install.sh && setup/chaos.sh
+
+soak: ## the simulation from a seed that it prints, for ten minutes or DELTRAN_SIMULATION_MINUTES
+	DELTRAN_SIMULATION_SEED=$${DELTRAN_SIMULATION_SEED:-$$(date +%s)} DELTRAN_SIMULATION_MINUTES=$${DELTRAN_SIMULATION_MINUTES:-10} cargo test --workspace --locked --test simulation whatever -- --nocapture
 
 bench: ## throughput and latency of everything, added to bench/RESULTS.md and bench/results.json
 	setup/install.sh && cargo run --release --locked --bin deltran -- bench all --keep-results bench
