@@ -93,7 +93,7 @@ async fn the_servers_serve_come_back_and_leave() {
         ("data_checksums", "on"),
         ("fsync", "on"),
         ("synchronous_commit", "on"),
-        ("max_connections", "200"),
+        ("max_connections", "400"),
         ("idle_in_transaction_session_timeout", "2500ms"),
         ("TimeZone", "UTC"),
         ("listen_addresses", "127.0.0.1"),

@@ -37,7 +37,7 @@ const SETTINGS: &str = "\
 # Written by deltran at each start. Settings of your own: ALTER SYSTEM SET …, which wins over this file.
 listen_addresses = '127.0.0.1'
 unix_socket_directories = ''
-max_connections = 200
+max_connections = 400
 shared_buffers = '512MB'
 
 # Committed means durable.
