@@ -10,7 +10,7 @@ const MOMENTS: std::ops::Range<i64> = 0..253_402_300_800_000_000;
 /// What a hold keeps: every day that has a leaf to which all conditions apply that are given.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Scope {
-    /// Leaves of this participant.
+    /// Leaves whose event names this participant anywhere as a value of its own: what an export for it hands out.
     pub participant: Option<ParticipantId>,
     /// Leaves with this correlation id.
     pub correlation_id: Option<String>,

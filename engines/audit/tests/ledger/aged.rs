@@ -84,6 +84,12 @@ impl Aged {
         self.place.message(SUBJECT, line(self.seq, participant, correlation), false)
     }
 
+    /// An access whose query is this text.
+    pub fn asking(&mut self, query: &str) -> Delivery {
+        self.seq += 1;
+        self.place.message(SUBJECT, crate::place::line(self.seq, query), false)
+    }
+
     pub async fn append(&mut self, events: u64) {
         let batch: Vec<Delivery> = (0..events).map(|_| self.event(None, "c1")).collect();
         if !batch.is_empty() {

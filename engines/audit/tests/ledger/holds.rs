@@ -178,6 +178,27 @@ async fn a_hold_keeps_the_days_that_it_names() {
     }
 }
 
+/// A hold keeps what an export for the participant hands out: events that name it anywhere, not only first.
+#[tokio::test]
+async fn a_hold_keeps_what_names_a_participant_anywhere() {
+    let mut aged = Aged::new(1).await;
+    for text in ["GAMMDEXX", "GAMMDEXX and others", "x"] {
+        let batch = [aged.asking(text)];
+        aged.place.apply(&aged.sequencer, &batch).await.unwrap();
+        aged.end_day().await;
+    }
+    let service = aged.service().await;
+    let hold = pb::PlaceHoldRequest { participant: "GAMMDEXX".into(), ..of_participant(1) };
+    service.place_hold(asked(hold)).await.unwrap();
+    let archives = Archives::new(aged.place.context.db.clone());
+    let mut held = Vec::new();
+    for day in aged.closed.clone() {
+        aged.archive(&day).await;
+        held.push(archives.stays(day.start, 1).await.unwrap().is_some_and(|reason| reason.contains("legal hold")));
+    }
+    assert_eq!(held, [true, false, false]);
+}
+
 /// A hold that is being placed is not overtaken: the day waits for it.
 #[tokio::test]
 async fn a_day_waits_for_a_hold_that_is_being_placed() {
