@@ -74,7 +74,8 @@ fn program() -> PathBuf {
     program
 }
 
-pub(crate) fn command() -> Command {
+/// The program with an environment that names no servers of others.
+pub fn command() -> Command {
     let mut command = Command::new(program());
     for name in ["DELTRAN_NATS_URL", "DELTRAN_DATABASE_URL", "DELTRAN_CLIENT_ENDPOINT", "DELTRAN_CLIENT_USER"] {
         command.env_remove(name);

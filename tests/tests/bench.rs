@@ -3,7 +3,12 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on ends here")]
 
-use deltran_tests::node::{folder, processes_of, run};
+use std::process::Stdio;
+
+use deltran_tests::node::{PATIENCE, command, folder, processes_of, run};
+use deltran_tests::within;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 /// The figures that a measurement must tell.
@@ -107,4 +112,22 @@ async fn a_figure_that_came_down_fails() {
     report(1e12);
     let ran = check().await;
     assert!(ran.code == 1 && ran.out.contains("FAILED"), "{}{}", ran.out, ran.error);
+}
+
+/// Told to stop in the middle, it takes its servers with it.
+#[tokio::test]
+async fn what_is_stopped_leaves_no_server() {
+    for line in ["audit --count 10000000 --tree 1000 --proofs 10", "bulk"] {
+        let folder = folder();
+        let mut child = command();
+        child.arg("bench").args(line.split(' ')).arg("--data").arg(folder.path().join("data"));
+        let mut child = child.current_dir(folder.path()).stderr(Stdio::null()).spawn().unwrap();
+        within(PATIENCE, "the broker to run", async || {
+            processes_of(folder.path()).iter().any(|(_, line)| line.contains("nats-server")).then_some(())
+        })
+        .await;
+        kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM).unwrap();
+        let code = tokio::task::spawn_blocking(move || child.wait()).await.unwrap().unwrap().code();
+        assert_eq!((code, processes_of(folder.path())), (Some(1), Vec::new()), "{line}");
+    }
 }

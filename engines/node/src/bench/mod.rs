@@ -20,6 +20,7 @@ mod stream;
 mod unary;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use deltran_runtime::boot::stop_signal;
@@ -138,6 +139,13 @@ pub async fn run(args: BenchArgs, out: Output) -> Result<(), Problem> {
     };
     tokio::select! {
         done = done => done,
-        () = stop => Err(Problem::refused("stopped")),
+        () = stop => {
+            // What was under way has let go of its servers, and they stop.
+            ground::until("the servers to stop", Duration::from_millis(50), async || {
+                (machine::processes(std::process::id()).len() <= 1).then_some(())
+            })
+            .await?;
+            Err(Problem::refused("stopped"))
+        }
     }
 }

@@ -13,10 +13,29 @@ use crate::problem::Problem;
 const START: Duration = Duration::from_secs(180);
 const STOP: Duration = Duration::from_secs(60);
 
-/// A running `deltran up`.
+/// A process that is asked to stop when nobody holds it any more: killed, it would leave its servers behind.
+struct Held(Child);
+
+impl Held {
+    fn ask_to_stop(&self) -> Result<(), nix::Error> {
+        let pid = self.0.id().and_then(|pid| i32::try_from(pid).ok());
+        pid.map_or(Ok(()), |pid| {
+            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM)
+        })
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // Failing means that it is gone.
+        let _ = self.ask_to_stop();
+    }
+}
+
+/// A running `deltran up`. Dropped, it is asked to stop.
 pub struct Node {
     program: PathBuf,
-    child: Child,
+    child: Held,
     /// Its gRPC address.
     pub endpoint: String,
     /// Its HTTP address.
@@ -50,10 +69,10 @@ impl Node {
             .stderr(log)
             // A Ctrl-C is for this program; it stops the platform in order.
             .process_group(0)
-            .kill_on_drop(true)
             .spawn()
+            .map(Held)
             .map_err(|e| failed(e.to_string()))?;
-        let stdout = child.stdout.take().ok_or_else(|| failed("it has no output".into()))?;
+        let stdout = child.0.stdout.take().ok_or_else(|| failed("it has no output".into()))?;
         let mut text = String::new();
         let read = read_value(BufReader::new(stdout), &mut text);
         let ready = tokio::time::timeout(START, read).await.map_err(|_| failed("it took too long".into()))?;
@@ -69,7 +88,7 @@ impl Node {
 
     /// Its process; 0 once it has ended.
     pub fn pid(&self) -> u32 {
-        self.child.id().unwrap_or_default()
+        self.child.0.id().unwrap_or_default()
     }
 
     async fn output(&self, args: &[&str]) -> Result<Output, Problem> {
@@ -128,11 +147,8 @@ impl Node {
     /// # Errors
     /// Where it does not end well.
     pub async fn stop(mut self) -> Result<(), Problem> {
-        if let Some(pid) = self.child.id().and_then(|pid| i32::try_from(pid).ok()) {
-            nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM)
-                .map_err(|e| Problem::refused(format!("the platform cannot be stopped: {e}")))?;
-        }
-        let ended = tokio::time::timeout(STOP, self.child.wait()).await;
+        self.child.ask_to_stop().map_err(|e| Problem::refused(format!("the platform cannot be stopped: {e}")))?;
+        let ended = tokio::time::timeout(STOP, self.child.0.wait()).await;
         match ended {
             Ok(Ok(status)) if status.success() => Ok(()),
             Ok(Ok(status)) => Err(Problem::refused(format!("the platform ended with {status}"))),
