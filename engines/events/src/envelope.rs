@@ -241,7 +241,7 @@ fn raw_envelope(line: &[u8]) -> Result<Envelope<&RawValue>, String> {
     if line.len() > MAX_ENVELOPE_BYTES {
         return Err(format!("{} bytes: at most {MAX_ENVELOPE_BYTES} are allowed", line.len()));
     }
-    if line.iter().any(|b| matches!(b, b'\n' | b'\r')) {
+    if memchr::memchr2(b'\n', b'\r', line).is_some() {
         return Err("more than one line".to_owned());
     }
     let text = std::str::from_utf8(line).map_err(|e| e.to_string())?;

@@ -67,14 +67,15 @@ fn numbers(text: &str) -> impl Iterator<Item = &str> {
 
 /// The place after the string whose first character stands at `at`.
 fn after_string(bytes: &[u8], mut at: usize) -> usize {
-    while let Some(byte) = bytes.get(at) {
-        match byte {
-            b'"' => return at + 1,
-            b'\\' => at += 2,
+    while let Some(found) = bytes.get(at..).and_then(|rest| memchr::memchr2(b'"', b'\\', rest)) {
+        at += found + 1;
+        match bytes[at - 1] {
+            b'"' => return at,
+            // Whatever stands behind it belongs to the string.
             _ => at += 1,
         }
     }
-    at
+    bytes.len()
 }
 
 /// A value in which no name stands twice in one object: readers disagree on which one counts.

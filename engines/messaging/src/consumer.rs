@@ -17,6 +17,7 @@ use async_nats::jetstream::consumer::PullConsumer;
 use async_nats::jetstream::consumer::pull::Stream as PullStream;
 use async_nats::jetstream::{AckKind, Message};
 use async_trait::async_trait;
+use deltran_events::Domain;
 use deltran_events::topology::ConsumerSpec;
 use deltran_runtime::lease::Epoch;
 use deltran_runtime::{DbError, EngineContext, Failure};
@@ -141,6 +142,8 @@ impl Consumer {
     }
 
     async fn term(self, epoch: Epoch, term: CancellationToken) {
+        let _reader =
+            Domain::ALL.iter().any(|d| d.stream() == self.spec.stream).then(|| self.broker.decoder().reader());
         let mut failures = 0u32;
         while !term.is_cancelled() {
             match self.pull().await {

@@ -9,17 +9,19 @@ use deltran_events::{DecodeError, Envelope};
 use serde_json::Value;
 
 /// Messages that are remembered: about what the consumers of a busy process are apart from each other.
-const REMEMBERED: usize = 16_384;
+const REMEMBERED: usize = 8_192;
 
 /// The validated envelope of a message with its row of the catalog, or what is wrong.
 pub type Decoded = Result<(Envelope<Value>, &'static EventSpec), DecodeError>;
 
-/// Decodes messages and remembers the last of them. Cloning shares the memory.
+/// Decodes messages, and remembers the last of them while several consumers read. Cloning shares the memory.
 #[derive(Debug, Clone, Default)]
 pub struct Decoder(Arc<Mutex<Memory>>);
 
 #[derive(Debug, Default)]
 struct Memory {
+    /// Consumers of events at present.
+    readers: usize,
     known: HashMap<String, Known>,
     order: VecDeque<String>,
 }
@@ -31,7 +33,28 @@ struct Known {
     decoded: Arc<Decoded>,
 }
 
+/// A consumer of events, as long as it reads.
+#[derive(Debug)]
+pub(crate) struct Reader(Decoder);
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        let mut memory = self.0.memory();
+        memory.readers -= 1;
+        if memory.readers < 2 {
+            // Nobody is left who could ask again.
+            *memory = Memory { readers: memory.readers, ..Memory::default() };
+        }
+    }
+}
+
 impl Decoder {
+    /// Says that one more consumer reads events.
+    pub(crate) fn reader(&self) -> Reader {
+        self.memory().readers += 1;
+        Reader(self.clone())
+    }
+
     /// Decodes a message, or recalls it. `id` is only where it is looked for: it must be the same subject and bytes.
     pub fn decode(&self, id: Option<&str>, subject: &str, payload: &Bytes) -> Arc<Decoded> {
         if let Some(known) = id.and_then(|id| self.recall(id, subject, payload)) {
@@ -39,7 +62,7 @@ impl Decoder {
         }
         let decoded = Arc::new(Envelope::decode(subject, payload));
         if let Some(id) = id {
-            self.remember(id, subject, payload, decoded.clone());
+            self.remember(id, subject, payload, &decoded);
         }
         decoded
     }
@@ -50,10 +73,14 @@ impl Decoder {
         (known.payload == payload && known.subject == subject).then(|| known.decoded.clone())
     }
 
-    fn remember(&self, id: &str, subject: &str, payload: &Bytes, decoded: Arc<Decoded>) {
-        // A copy, since the buffer that it came in holds others as well.
-        let known = Known { subject: subject.to_owned(), payload: Bytes::copy_from_slice(payload), decoded };
+    fn remember(&self, id: &str, subject: &str, payload: &Bytes, decoded: &Arc<Decoded>) {
         let mut memory = self.memory();
+        if memory.readers < 2 {
+            return;
+        }
+        // A copy, since the buffer that it came in holds others as well.
+        let payload = Bytes::copy_from_slice(payload);
+        let known = Known { subject: subject.to_owned(), payload, decoded: decoded.clone() };
         if memory.known.insert(id.to_owned(), known).is_none() {
             memory.order.push_back(id.to_owned());
         }
@@ -77,6 +104,7 @@ mod tests {
     #[test]
     fn only_the_same_bytes_on_the_same_subject_are_recalled() {
         let decoder = Decoder::default();
+        let _readers = [decoder.reader(), decoder.reader()];
         let (one, other) = (Bytes::from_static(b"{}"), Bytes::from_static(b"{} "));
         let first = decoder.decode(Some("1"), "events.risk.a.b", &one);
         let same = |subject: &str, payload: &Bytes| Arc::ptr_eq(&first, &decoder.decode(Some("1"), subject, payload));
@@ -89,6 +117,7 @@ mod tests {
     #[test]
     fn the_oldest_is_forgotten() {
         let decoder = Decoder::default();
+        let readers = [decoder.reader(), decoder.reader()];
         let line = Bytes::from_static(b"{}");
         for n in 0..REMEMBERED + 10 {
             decoder.decode(Some(&n.to_string()), "x", &line);
@@ -96,5 +125,16 @@ mod tests {
         let memory = decoder.memory();
         assert_eq!((memory.known.len(), memory.order.len()), (REMEMBERED, REMEMBERED));
         assert!(!memory.known.contains_key("0"));
+        drop(memory);
+        drop(readers);
+        assert!(decoder.memory().known.is_empty(), "nobody reads");
+    }
+
+    #[test]
+    fn for_one_reader_nothing_is_remembered() {
+        let decoder = Decoder::default();
+        let _reader = decoder.reader();
+        decoder.decode(Some("1"), "x", &Bytes::from_static(b"{}"));
+        assert!(decoder.memory().known.is_empty());
     }
 }

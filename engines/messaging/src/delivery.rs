@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use async_nats::header::NATS_MESSAGE_ID;
 use async_nats::jetstream::Message;
 use bytes::Bytes;
 use deltran_events::{Domain, Envelope, Event, MAX_ENVELOPE_BYTES, MAX_PRODUCER_SEQ};
@@ -31,7 +32,7 @@ pub struct Delivery {
     pub envelope: Arc<Decoded>,
     /// Producer and number, where the bytes carry both and may: see [`producer_of`].
     pub producer: Option<(String, u64)>,
-    /// The platform's own headers (`Deltran-…`), the first value of each.
+    /// The platform's own headers (`Deltran-…`) of what is no event, the first value of each.
     pub headers: BTreeMap<String, String>,
     /// Whether this consumer had received it before. Only raw consumers see such deliveries.
     pub duplicate: bool,
@@ -42,15 +43,11 @@ impl Delivery {
         let info = message.info().map_err(BrokerError::new)?;
         let subject = message.subject.to_string();
         let payload = message.payload.clone();
-        let id = message.headers.as_ref().and_then(|headers| headers.get("Nats-Msg-Id"));
+        let id = message.headers.as_ref().and_then(|headers| headers.get(NATS_MESSAGE_ID));
         let envelope = decoder.decode(id.map(|id| id.as_str()), &subject, &payload);
         let valid = (*envelope).as_ref().ok().map(|(envelope, _)| envelope);
         let producer = producer_of(&subject, &payload, valid);
-        let own = |name: &str| name.starts_with("Deltran-");
-        let headers = message.headers.iter().flat_map(|headers| headers.iter()).filter_map(|(name, values)| {
-            let name: &str = name.as_ref();
-            own(name).then(|| Some((name.to_owned(), values.first()?.as_str().to_owned()))).flatten()
-        });
+        let headers = if subject.starts_with("events.") { BTreeMap::new() } else { own_headers(message) };
         let origin = message
             .headers
             .as_ref()
@@ -66,7 +63,7 @@ impl Delivery {
             origin,
             envelope,
             producer,
-            headers: headers.collect(),
+            headers,
             duplicate: false,
         })
     }
@@ -112,6 +109,15 @@ impl Delivery {
             _ => false,
         }
     }
+}
+
+fn own_headers(message: &Message) -> BTreeMap<String, String> {
+    let all = message.headers.iter().flat_map(|headers| headers.iter());
+    let own = all.filter_map(|(name, values)| {
+        let name: &str = name.as_ref();
+        name.starts_with("Deltran-").then(|| Some((name.to_owned(), values.first()?.as_str().to_owned()))).flatten()
+    });
+    own.collect()
 }
 
 /// The domain that a subject names.

@@ -82,7 +82,7 @@ pub struct Placed {
     pub conflict: bool,
 }
 
-/// The leaves of a batch, in order.
+/// The leaves of a batch, in order, each made when it is asked for: the database takes one in while the next is made.
 ///
 /// - A number that was not received before is a new leaf.
 /// - One that was, is a repetition where a leaf under that number has the same bytes; with other bytes it
@@ -90,43 +90,59 @@ pub struct Placed {
 /// - An event without number is known by id and bytes. With the id of an earlier leaf and other bytes
 ///   it is a leaf marked as a conflict. A numbered event is never judged by its id, so that nobody can
 ///   spoil an engine's event by publishing its id first.
-pub fn sequence(arrivals: &[Arrival<'_>], known: &Known) -> Vec<Placed> {
-    let has_unnumbered = arrivals.iter().any(|a| a.producer.is_none());
-    let mut here_numbered: HashMap<(&str, u64), Vec<LeafHash>> = HashMap::new();
-    let has_repeated = arrivals.iter().any(|a| a.duplicate && a.producer.is_some());
-    let mut here_keys: HashSet<UnnumberedKey> = HashSet::new();
-    let mut here_ids: HashSet<Uuid> = HashSet::new();
-    let mut placed = Vec::with_capacity(arrivals.len());
-    for arrival in arrivals {
+pub fn sequence<'a>(arrivals: &'a [Arrival<'a>], known: &'a Known) -> impl Iterator<Item = Placed> + Send + 'a {
+    let mut here = Here {
+        repeated: arrivals.iter().any(|a| a.duplicate && a.producer.is_some()),
+        unnumbered: arrivals.iter().any(|a| a.producer.is_none()),
+        ..Here::default()
+    };
+    arrivals.iter().filter_map(move |arrival| here.place(arrival, known))
+}
+
+/// What stands in the batch already, as far as a later arrival may repeat it.
+#[derive(Default)]
+struct Here<'a> {
+    repeated: bool,
+    unnumbered: bool,
+    numbered: HashMap<(&'a str, u64), Vec<LeafHash>>,
+    keys: HashSet<UnnumberedKey>,
+    ids: HashSet<Uuid>,
+}
+
+impl<'a> Here<'a> {
+    /// The leaf of an arrival; none where it repeats what stands already.
+    fn place(&mut self, arrival: &Arrival<'a>, known: &Known) -> Option<Placed> {
         let leaf = Leaf::of(arrival.subject, arrival.payload, arrival.decoded, arrival.producer);
         let key = arrival.unnumbered_key();
         let conflict = match (arrival.producer, &key) {
-            (Some((producer, seq)), _) => {
-                let here = here_numbered.get(&(producer.as_str(), *seq));
-                let earlier = if arrival.duplicate { known.numbered.get(&(producer.clone(), *seq)) } else { None };
+            (Some((producer, seq)), _) if arrival.duplicate => {
+                let here = self.numbered.get(&(producer.as_str(), *seq));
+                let earlier = known.numbered.get(&(producer.clone(), *seq));
                 let mut hashes = here.into_iter().chain(earlier).flatten().peekable();
-                if arrival.duplicate && (hashes.peek().is_none() || hashes.any(|hash| *hash == leaf.hash)) {
-                    continue;
+                if hashes.peek().is_none() || hashes.any(|hash| *hash == leaf.hash) {
+                    return None;
                 }
-                arrival.duplicate.then(|| format!("{producer} {seq} stands in the ledger with other bytes"))
+                Some(format!("{producer} {seq} stands in the ledger with other bytes"))
             }
             (None, Some(key)) => {
-                if known.unnumbered.contains(key) || !here_keys.insert(*key) {
-                    continue;
+                if known.unnumbered.contains(key) || !self.keys.insert(*key) {
+                    return None;
                 }
-                let taken = |id: &Uuid| known.ids.contains(id) || here_ids.contains(id);
-                leaf.columns
-                    .event_id
-                    .filter(taken)
-                    .map(|id| format!("event {id} stands in the ledger with other bytes"))
+                let taken = |id: &Uuid| known.ids.contains(id) || self.ids.contains(id);
+                let id = leaf.columns.event_id.filter(taken);
+                id.map(|id| format!("event {id} stands in the ledger with other bytes"))
             }
-            (None, None) => None,
+            _ => None,
         };
-        if has_repeated && let Some((producer, seq)) = arrival.producer {
-            here_numbered.entry((producer.as_str(), *seq)).or_default().push(leaf.hash);
+        if self.repeated
+            && let Some((producer, seq)) = arrival.producer
+        {
+            self.numbered.entry((producer.as_str(), *seq)).or_default().push(leaf.hash);
         }
-        if has_unnumbered && let Some(id) = leaf.columns.event_id {
-            here_ids.insert(id);
+        if self.unnumbered
+            && let Some(id) = leaf.columns.event_id
+        {
+            self.ids.insert(id);
         }
         let (stream, sequence) = arrival.origin();
         let conflicts = conflict.is_some();
@@ -134,9 +150,8 @@ pub fn sequence(arrivals: &[Arrival<'_>], known: &Known) -> Vec<Placed> {
             Some(with) => leaf.conflicting(&with),
             None => leaf,
         };
-        placed.push(Placed { leaf, origin: (stream.to_owned(), sequence), key, conflict: conflicts });
+        Some(Placed { leaf, origin: (stream.to_owned(), sequence), key, conflict: conflicts })
     }
-    placed
 }
 
 /// Adds the positions of arrivals to what was received of each stream: of the meeting stream by its own
@@ -204,7 +219,7 @@ mod tests {
 
     /// Valid, conflict, per leaf.
     fn outcome(messages: &[Message], known: &Known) -> Vec<(bool, bool)> {
-        sequence(&arrivals(messages), known).iter().map(|p| (p.leaf.is_valid(), p.conflict)).collect()
+        sequence(&arrivals(messages), known).map(|p| (p.leaf.is_valid(), p.conflict)).collect()
     }
 
     const VALID: (bool, bool) = (true, false);
@@ -252,7 +267,7 @@ mod tests {
         let forged = wrap("events.reporting.a.b", raw);
         let messages =
             [message("events.reporting.a.b", forged, false), message("events.reporting.a.b", &raw[..], false)];
-        let placed = sequence(&arrivals(&messages), &Known::default());
+        let placed: Vec<Placed> = sequence(&arrivals(&messages), &Known::default()).collect();
         assert_eq!(placed.len(), 2);
         assert_eq!(placed[0].leaf.hash, placed[1].leaf.hash);
         assert!(placed[0].leaf.raw.is_none() && placed[1].leaf.raw.is_some());

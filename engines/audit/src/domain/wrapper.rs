@@ -17,7 +17,7 @@ const MAX_SUBJECT: usize = 512;
 /// Whether bytes can be a leaf: one line of at most 65,535 bytes of UTF-8 without CR and LF.
 pub fn is_line(bytes: &[u8]) -> bool {
     bytes.len() <= MAX_ENVELOPE_BYTES
-        && !bytes.iter().any(|b| matches!(b, b'\n' | b'\r'))
+        && memchr::memchr2(b'\n', b'\r', bytes).is_none()
         && std::str::from_utf8(bytes).is_ok()
 }
 

@@ -115,9 +115,21 @@ impl Proofs {
             Key::LeafIndex(index) => format!("leaf_index={index}"),
             Key::EventId(id) => format!("event_id={}", wire::parse::<EventId>("event_id", id)?),
         };
-        self.note(&caller, format!("GetInclusionProof {asked} size={}", request.size)).await?;
-        let (index, envelope) = self.leaf(&key).await?;
-        let kept = self.hand_out(request.size).await?;
+        // The access is on record before anything leaves; what is read meanwhile only waits for that.
+        let query = format!("GetInclusionProof {asked} size={}", request.size);
+        let (noted, proof) = tokio::join!(self.note(&caller, query), self.proof(&key, request.size));
+        noted?;
+        proof
+    }
+
+    async fn proof(
+        &self,
+        key: &pb::get_inclusion_proof_request::Leaf,
+        size: u64,
+    ) -> Result<pb::GetInclusionProofResponse, Failure> {
+        let (found, kept) = tokio::join!(self.leaf(key), self.hand_out(size));
+        let (index, envelope) = found?;
+        let kept = kept?;
         let Some(plan) = inclusion_plan(index, kept.size) else {
             return Err(Failure::new(
                 FailureKind::WrongState,

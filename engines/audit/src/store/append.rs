@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use bytes::Bytes;
 use deltran_kernel::Timestamp;
 use deltran_messaging::ranges::Ranges;
 use deltran_runtime::DbError;
@@ -41,32 +42,51 @@ pub async fn append(tx: &mut PgConnection, arrivals: &[Arrival<'_>], now: Timest
         sqlx::query_as("SELECT size, recorded_at, invalid FROM log_head FOR UPDATE").fetch_one(&mut *tx).await?;
     let recorded_at = now.max(last.0);
     let known = known(&mut *tx, arrivals, recorded_at).await?;
-    let leaves = sequence(arrivals, &known);
     note(&mut *tx, arrivals).await?;
-    let new_invalid = leaves.iter().filter(|placed| !placed.leaf.is_valid()).count() as u64;
-    let conflicts = leaves.iter().filter(|placed| placed.conflict).count() as u64;
+    let mut new = New::default();
+    let leaves = sequence(arrivals, &known).inspect(|placed| new.count(placed));
+    let leaves = super::leaves::insert(&mut *tx, size, recorded_at, leaves).await?;
     let first = u64::try_from(size).map_err(DbError::corrupt)?;
     let appended = Appended {
-        leaves: leaves.len() as u64,
-        conflicts,
-        size: first + leaves.len() as u64,
-        invalid: u64::try_from(invalid).map_err(DbError::corrupt)? + new_invalid,
+        leaves,
+        conflicts: new.conflicts,
+        size: first + leaves,
+        invalid: u64::try_from(invalid).map_err(DbError::corrupt)? + new.invalid,
     };
-    if leaves.is_empty() {
+    if leaves == 0 {
         return Ok(appended);
     }
-    super::leaves::insert(&mut *tx, size, recorded_at, &leaves).await?;
-    insert_raw(&mut *tx, size, recorded_at, &leaves).await?;
-    let hashes: Vec<LeafHash> = leaves.iter().map(|placed| placed.leaf.hash).collect();
-    super::tree::grow(&mut *tx, first, &hashes).await?;
+    insert_raw(&mut *tx, size, recorded_at, &new.raw).await?;
+    super::tree::grow(&mut *tx, first, &new.hashes).await?;
     sqlx::query("UPDATE log_head SET size = $1, recorded_at = $2, invalid = $3, conflicts = conflicts + $4")
         .bind(appended.size as i64)
         .bind(Instant(recorded_at))
         .bind(appended.invalid as i64)
-        .bind(conflicts as i64)
+        .bind(appended.conflicts as i64)
         .execute(tx)
         .await?;
     Ok(appended)
+}
+
+/// What the leaves of a batch leave behind for the tables beside theirs.
+#[derive(Default)]
+struct New {
+    hashes: Vec<LeafHash>,
+    /// Messages that a wrapper stands for, by the place of their leaf in the batch.
+    raw: Vec<(i64, Bytes)>,
+    invalid: u64,
+    conflicts: u64,
+}
+
+impl New {
+    fn count(&mut self, placed: &Placed) {
+        if let Some(raw) = &placed.leaf.raw {
+            self.raw.push((self.hashes.len() as i64, raw.clone()));
+        }
+        self.hashes.push(placed.leaf.hash);
+        self.invalid += u64::from(!placed.leaf.is_valid());
+        self.conflicts += u64::from(placed.conflict);
+    }
 }
 
 /// Looks up what this batch may meet. Batches of new, numbered events ask nothing.
@@ -169,14 +189,12 @@ async fn insert_raw(
     tx: &mut PgConnection,
     first: i64,
     recorded_at: Timestamp,
-    leaves: &[Placed],
+    raw: &[(i64, Bytes)],
 ) -> Result<(), DbError> {
-    let raw: Vec<(i64, &[u8])> =
-        (first..).zip(leaves).filter_map(|(index, placed)| Some((index, placed.leaf.raw.as_deref()?))).collect();
     if raw.is_empty() {
         return Ok(());
     }
-    let (indexes, raw): (Vec<i64>, Vec<&[u8]>) = raw.into_iter().unzip();
+    let (indexes, raw): (Vec<i64>, Vec<&[u8]>) = raw.iter().map(|(place, raw)| (first + place, raw.as_ref())).unzip();
     sqlx::query(
         "INSERT INTO leaf_raw (leaf_index, recorded_at, raw)
          SELECT r.leaf_index, $3, r.raw FROM UNNEST($1::bigint[], $2::bytea[]) AS r (leaf_index, raw)",

@@ -20,18 +20,25 @@ const END: i16 = -1;
 /// The server works on a piece while the next one is written.
 const PIECE: usize = 128 * 1024;
 
-/// Inserts leaves from index `first` on, all recorded at one time.
+/// Inserts leaves from index `first` on, all recorded at one time; how many there were. Each is made when its row is
+/// written, so that the server takes rows in while the next ones are made.
 pub(super) async fn insert(
     tx: &mut PgConnection,
     first: i64,
     recorded_at: Timestamp,
-    leaves: &[Placed],
-) -> Result<(), DbError> {
+    leaves: impl Iterator<Item = Placed> + Send,
+) -> Result<u64, DbError> {
+    let mut rows = (first..).zip(leaves).peekable();
+    if rows.peek().is_none() {
+        return Ok(0);
+    }
+    let mut written = 0;
     let mut copy = tx.copy_in_raw(COPY).await?;
     let mut buffer = BytesMut::with_capacity(PIECE + PIECE / 2);
     buffer.put_slice(HEADER);
-    for (index, placed) in (first..).zip(leaves) {
-        row(&mut buffer, index, recorded_at, placed);
+    for (index, placed) in rows {
+        row(&mut buffer, index, recorded_at, &placed);
+        written += 1;
         if buffer.len() >= PIECE {
             copy.send(&buffer[..]).await?;
             buffer.clear();
@@ -40,10 +47,10 @@ pub(super) async fn insert(
     buffer.put_i16(END);
     copy.send(&buffer[..]).await?;
     let inserted = copy.finish().await?;
-    if inserted != leaves.len() as u64 {
-        return Err(DbError::Other(format!("{} leaves were inserted as {inserted}", leaves.len())));
+    if inserted != written {
+        return Err(DbError::Other(format!("{written} leaves were inserted as {inserted}")));
     }
-    Ok(())
+    Ok(written)
 }
 
 fn row(buffer: &mut BytesMut, index: i64, recorded_at: Timestamp, placed: &Placed) {

@@ -50,7 +50,8 @@ pub async fn plant(db: &Db, size: u64, at: Timestamp, seedlings: &[Seedling]) ->
         let leaf = Leaf::of(&seedling.subject, &seedling.payload, &decoded, producer.as_ref());
         let origin = ("AUDIT".to_owned(), seedling.index + 1);
         let index = i64::try_from(seedling.index).map_err(DbError::corrupt)?;
-        leaves::insert(&mut tx, index, at, &[Placed { leaf, origin, key: None, conflict: false }]).await?;
+        let placed = Placed { leaf, origin, key: None, conflict: false };
+        leaves::insert(&mut tx, index, at, std::iter::once(placed)).await?;
     }
     sqlx::query("UPDATE log_head SET size = $1, recorded_at = $2")
         .bind(i64::try_from(size).map_err(DbError::corrupt)?)

@@ -38,7 +38,7 @@ const SETTINGS: &str = "\
 listen_addresses = '127.0.0.1'
 unix_socket_directories = ''
 max_connections = 200
-shared_buffers = '256MB'
+shared_buffers = '512MB'
 
 # Committed means durable.
 fsync = on
