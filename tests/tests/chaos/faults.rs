@@ -106,7 +106,7 @@ pub async fn make(world: &World, fault: &mut Fault, long: bool) -> Made {
             let line = std::fs::read(format!("/proc/{victim}/cmdline")).unwrap_or_default();
             signal(victim, Signal::SIGKILL);
             let line = String::from_utf8_lossy(&line).replace('\0', " ");
-            format!("{}", line.trim())
+            line.trim().to_owned()
         }
         Kind::PostgresFrozen => freeze(&rig.postgres_pids(), frozen).await,
         Kind::ClientsCut => cut(&rig.to_node, random).await,

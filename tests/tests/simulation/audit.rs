@@ -116,7 +116,6 @@ impl AuditEngine {
         note_positions(&arrivals, &mut received);
         let (mut frontier, mut additions) = (self.frontier.clone(), Additions::default());
         let leaves = sequence(&arrivals, &known)
-            .into_iter()
             .filter_map(|placed| {
                 let of = deliveries.iter().find(|(d, _)| d.producer == placed.leaf.columns.producer)?;
                 frontier.append(placed.leaf.hash, |node, hash| additions.add(node, hash));
