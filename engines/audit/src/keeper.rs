@@ -338,7 +338,7 @@ impl Keeper {
 
 /// Whether what stands in a stream becomes leaves of the ledger.
 fn has_leaves(name: &str) -> bool {
-    Domain::ALL.iter().any(|domain| domain.stream() == name)
+    Domain::of_stream(name).is_some()
 }
 
 fn look_of(state: &StreamState) -> Look {

@@ -7,7 +7,7 @@
 //! A consumer that must not skip (`strict`) also keeps the order of its stream: what its predecessor
 //! left unacknowledged comes first, and a message that cannot be applied stops it.
 
-mod received;
+pub(crate) mod received;
 mod work;
 
 use std::sync::Arc;
@@ -29,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use crate::broker::{Broker, BrokerError};
 use crate::delivery::Delivery;
 use crate::outbox::{Outbox, Outgoing};
+pub use received::{received, to_ranges};
 use work::Batch;
 
 /// Why a batch was not applied.
@@ -145,8 +146,7 @@ impl Consumer {
     }
 
     async fn term(self, epoch: Epoch, term: CancellationToken) {
-        let _reader =
-            Domain::ALL.iter().any(|d| d.stream() == self.spec.stream).then(|| self.broker.decoder().reader());
+        let _reader = Domain::of_stream(self.spec.stream).map(|_| self.broker.decoder().reader());
         let mut failures = 0u32;
         while !term.is_cancelled() {
             let connections = self.broker.connections();

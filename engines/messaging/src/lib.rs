@@ -22,7 +22,7 @@ pub mod topology;
 pub mod watch;
 
 pub use broker::{Broker, BrokerError};
-pub use consumer::{ApplyError, Consumer, Handler};
+pub use consumer::{ApplyError, Consumer, Handler, received};
 pub use decoder::{Decoded, Decoder};
 pub use delivery::{Delivery, producer_of};
 pub use door::{Door, DoorTx};

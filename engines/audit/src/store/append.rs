@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use deltran_kernel::Timestamp;
+use deltran_messaging::consumer::to_ranges;
 use deltran_messaging::ranges::Ranges;
 use deltran_runtime::DbError;
 use sqlx::PgConnection;
@@ -158,7 +159,7 @@ pub(super) async fn received(tx: &mut PgConnection, streams: Vec<String>) -> Res
             .bind(streams)
             .fetch_all(tx)
             .await?;
-    super::read::to_ranges(rows)
+    to_ranges(rows)
 }
 
 /// Notes what was received of streams.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use deltran_kernel::Timestamp;
+use deltran_messaging::consumer::to_ranges;
 use deltran_messaging::ranges::Ranges;
 use deltran_messaging::stored::{StoredMessage, StreamState};
 use deltran_runtime::{Db, DbError};
@@ -75,7 +76,7 @@ impl Streams {
         }
         let holes: Vec<(String, Vec<i64>)> =
             sqlx::query_as("SELECT stream, ranges FROM stream_hole").fetch_all(self.db.pool()).await?;
-        Ok((highest, super::read::to_ranges(holes)?))
+        Ok((highest, to_ranges(holes)?))
     }
 
     /// Notes how a stream is now.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use deltran_kernel::Timestamp;
+use deltran_messaging::consumer::{received, to_ranges};
 use deltran_messaging::ranges::Ranges;
 use deltran_runtime::{Db, DbError};
 use sqlx::{FromRow, PgExecutor};
@@ -138,16 +139,12 @@ impl Ledger {
 
     /// The highest n for which events 1 … n of a producer stand in the ledger.
     pub async fn confirmed_through(&self, producer: &str) -> Result<u64, DbError> {
-        let pairs: Option<Vec<i64>> =
-            sqlx::query_scalar("SELECT ranges FROM received WHERE consumer = $1 AND producer = $2")
-                .bind(CONSUMER)
-                .bind(producer)
-                .fetch_optional(self.db.pool())
-                .await?;
-        match pairs {
-            None => Ok(0),
-            Some(pairs) => Ok(ranges(producer, &pairs)?.contiguous()),
-        }
+        let rows = sqlx::query_as("SELECT producer, ranges FROM received WHERE consumer = $1 AND producer = $2")
+            .bind(CONSUMER)
+            .bind(producer)
+            .fetch_all(self.db.pool())
+            .await?;
+        Ok(to_ranges(rows)?.get(producer).map_or(0, Ranges::contiguous))
     }
 
     /// Number, subject and exact bytes of a producer's events `from` to `to`, at most `limit`, in the order
@@ -248,11 +245,7 @@ impl Ledger {
             sqlx::query_as("SELECT size, invalid, conflicts FROM log_head").fetch_one(&mut *tx).await?;
         let bounds: (Option<i64>, Option<i64>) =
             sqlx::query_as("SELECT min(leaf_index), max(leaf_index) FROM leaf").fetch_one(&mut *tx).await?;
-        let producers: Vec<(String, Vec<i64>)> =
-            sqlx::query_as("SELECT producer, ranges FROM received WHERE consumer = $1")
-                .bind(CONSUMER)
-                .fetch_all(&mut *tx)
-                .await?;
+        let producers = received(&mut *tx, &[CONSUMER]).await?;
         let streams: Vec<(String, Vec<i64>)> =
             sqlx::query_as("SELECT stream, ranges FROM stream_received").fetch_all(&mut *tx).await?;
         let cut = Cuts::read(&mut tx).await?;
@@ -265,7 +258,7 @@ impl Ledger {
             invalid: count(invalid)?,
             conflicts: count(conflicts)?,
             bounds: bounds.0.zip(bounds.1),
-            producers: to_ranges(producers)?,
+            producers,
             streams: to_ranges(streams)?,
             cut,
             holes: to_ranges(holes)?,
@@ -281,12 +274,4 @@ async fn first_at_or_after(from: impl PgExecutor<'_>, at: Timestamp) -> Result<u
     .fetch_one(from)
     .await?;
     u64::try_from(leaf).map_err(DbError::corrupt)
-}
-
-pub(super) fn to_ranges(rows: Vec<(String, Vec<i64>)>) -> Result<BTreeMap<String, Ranges>, DbError> {
-    rows.into_iter().map(|(name, pairs)| ranges(&name, &pairs).map(|ranges| (name, ranges))).collect()
-}
-
-fn ranges(name: &str, pairs: &[i64]) -> Result<Ranges, DbError> {
-    Ranges::from_pairs(pairs).ok_or_else(|| DbError::corrupt(format!("received ranges of {name}: {pairs:?}")))
 }

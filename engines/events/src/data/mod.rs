@@ -44,6 +44,11 @@ impl Domain {
         Self::Audit,
     ];
 
+    /// The domain that a stream is of; none where it is of no domain.
+    pub fn of_stream(stream: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|domain| domain.stream() == stream)
+    }
+
     /// The token in subjects.
     pub const fn name(self) -> &'static str {
         match self {

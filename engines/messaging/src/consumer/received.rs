@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use deltran_kernel::EventId;
+use deltran_runtime::DbError;
 use sha2::{Digest, Sha256};
-use sqlx::PgConnection;
+use sqlx::{PgConnection, PgExecutor};
 
 use super::{ApplyError, Consumer};
 use crate::delivery::Delivery;
@@ -42,7 +43,7 @@ impl Consumer {
                 delivery.duplicate |= unnumbered_of(delivery).is_some_and(|event| known.contains(&event));
             }
         }
-        self.store_received(tx, &received).await
+        Ok(store(tx, self.spec.name, &received).await?)
     }
 
     async fn load_received(
@@ -56,33 +57,7 @@ impl Consumer {
                 .bind(producers)
                 .fetch_all(tx)
                 .await?;
-        rows.into_iter()
-            .map(|(producer, pairs)| {
-                let ranges = Ranges::from_pairs(&pairs).ok_or_else(|| {
-                    ApplyError::Permanent(format!("received ranges of {producer} are not valid: {pairs:?}"))
-                })?;
-                Ok((producer, ranges))
-            })
-            .collect()
-    }
-
-    async fn store_received(
-        &self,
-        tx: &mut PgConnection,
-        received: &BTreeMap<String, Ranges>,
-    ) -> Result<(), ApplyError> {
-        for (producer, ranges) in received {
-            sqlx::query(
-                "INSERT INTO received (consumer, producer, ranges) VALUES ($1, $2, $3)
-                 ON CONFLICT (consumer, producer) DO UPDATE SET ranges = EXCLUDED.ranges",
-            )
-            .bind(self.spec.name)
-            .bind(producer)
-            .bind(ranges.to_pairs())
-            .execute(&mut *tx)
-            .await?;
-        }
-        Ok(())
+        Ok(to_ranges(rows)?)
     }
 
     /// Records events; returns those that were known before.
@@ -108,6 +83,51 @@ impl Consumer {
         }
         Ok(events)
     }
+}
+
+/// What these consumers of the engine have received, by producer.
+///
+/// # Errors
+/// Where the database does not answer, or holds what is no set of ranges.
+pub async fn received(from: impl PgExecutor<'_>, consumers: &[&str]) -> Result<BTreeMap<String, Ranges>, DbError> {
+    let rows = sqlx::query_as("SELECT producer, ranges FROM received WHERE consumer = ANY($1)")
+        .bind(consumers)
+        .fetch_all(from)
+        .await?;
+    to_ranges(rows)
+}
+
+/// Stored ranges by what they are of: a producer, or a stream.
+///
+/// # Errors
+/// [`DbError::Corrupt`] where some are not sorted and disjoint.
+pub fn to_ranges(rows: Vec<(String, Vec<i64>)>) -> Result<BTreeMap<String, Ranges>, DbError> {
+    let read = |(name, pairs): (String, Vec<i64>)| {
+        let what = || DbError::corrupt(format!("received ranges of {name} are not valid: {pairs:?}"));
+        let ranges = Ranges::from_pairs(&pairs).ok_or_else(what)?;
+        Ok((name, ranges))
+    };
+    rows.into_iter().map(read).collect()
+}
+
+/// Records what a consumer has received.
+pub(crate) async fn store(
+    tx: &mut PgConnection,
+    consumer: &str,
+    received: &BTreeMap<String, Ranges>,
+) -> Result<(), DbError> {
+    for (producer, ranges) in received {
+        sqlx::query(
+            "INSERT INTO received (consumer, producer, ranges) VALUES ($1, $2, $3)
+             ON CONFLICT (consumer, producer) DO UPDATE SET ranges = EXCLUDED.ranges",
+        )
+        .bind(consumer)
+        .bind(producer)
+        .bind(ranges.to_pairs())
+        .execute(&mut *tx)
+        .await?;
+    }
+    Ok(())
 }
 
 /// Adds a number of a producer; `false` where it was there already.

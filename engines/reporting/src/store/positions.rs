@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use deltran_kernel::Timestamp;
 use deltran_messaging::ranges::Ranges;
+use deltran_messaging::received;
 use deltran_runtime::DbError;
 use sqlx::{PgConnection, PgExecutor};
 
@@ -23,21 +24,6 @@ pub struct Applied {
     pub last_at: Option<Timestamp>,
     /// Whether events are missing before the last one that was applied.
     pub gap: bool,
-}
-
-async fn received(db: impl PgExecutor<'_>, consumers: &[&str]) -> Result<BTreeMap<String, Ranges>, DbError> {
-    let rows: Vec<(String, Vec<i64>)> =
-        sqlx::query_as("SELECT producer, ranges FROM received WHERE consumer = ANY($1) ORDER BY producer")
-            .bind(consumers)
-            .fetch_all(db)
-            .await?;
-    rows.into_iter()
-        .map(|(producer, pairs)| {
-            let what = || DbError::corrupt(format!("received ranges of {producer} are not valid: {pairs:?}"));
-            let ranges = Ranges::from_pairs(&pairs).ok_or_else(what)?;
-            Ok((producer, ranges))
-        })
-        .collect()
 }
 
 /// Per producer, the number up to which every event was applied.

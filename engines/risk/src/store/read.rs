@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use deltran_events::data::risk::LimitKind;
 use deltran_kernel::{Currency, ParticipantId, Timestamp, TransactionId, WindowId};
 use deltran_messaging::ranges::Ranges;
+use deltran_messaging::received;
 use deltran_runtime::{Db, DbError};
 use rust_decimal::Decimal;
 use sqlx::PgConnection;
@@ -75,18 +76,8 @@ pub async fn read(
     } else {
         book(&mut tx, book_version, if gone_back { 0 } else { book_at }, now).await?
     };
-    let received: Vec<(String, Vec<i64>)> = sqlx::query_as("SELECT producer, ranges FROM received WHERE consumer = $1")
-        .bind(consumer)
-        .fetch_all(&mut *tx)
-        .await?;
+    let received = received(&mut *tx, &[consumer]).await?;
     tx.commit().await?;
-    let received = received
-        .into_iter()
-        .map(|(producer, pairs)| {
-            let ranges = Ranges::from_pairs(&pairs);
-            ranges.map(|r| (producer, r)).ok_or_else(|| DbError::corrupt("received ranges are not valid"))
-        })
-        .collect::<Result<_, _>>()?;
     Ok(Read { rules, book, gone_back, received })
 }
 
