@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::metrics::Metrics;
-use crate::primary::Servers;
+use crate::primary::{self, Servers};
 
 /// Why the database did not do it.
 #[derive(Debug, thiserror::Error)]
@@ -148,6 +148,14 @@ impl Db {
     /// The pool, for reading outside a transaction.
     pub fn pool(&self) -> &PgPool {
         &self.pool
+    }
+
+    /// The timeline that the database writes in; none in recovery.
+    ///
+    /// # Errors
+    /// Where it does not answer, or the server has none, as some managed ones.
+    pub async fn timeline(&self) -> Result<Option<u32>, DbError> {
+        Ok(primary::timeline(&self.pool).await?)
     }
 
     /// Where leases are renewed: nothing that waits for another may go here.

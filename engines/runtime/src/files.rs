@@ -27,6 +27,14 @@ pub fn hash_into(hash: &mut Sha256, from: &mut dyn Read) -> io::Result<u64> {
     }
 }
 
+/// Size and SHA-256 (hexadecimal) of a file.
+///
+/// # Errors
+/// What the system says.
+pub fn hash_of_file(path: &Path) -> io::Result<(u64, String)> {
+    hash_of(&mut File::open(path)?)
+}
+
 /// Size and SHA-256 (hexadecimal) of everything that can be read.
 ///
 /// # Errors

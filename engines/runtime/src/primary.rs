@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use sqlx::postgres::{PgConnectOptions, PgPool};
-use sqlx::{Connection, PgConnection};
+use sqlx::{Connection, PgConnection, PgExecutor};
 use tokio::io::copy_bidirectional_with_sizes;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -208,7 +208,7 @@ impl Servers {
     async fn is_well(&self, pool: &PgPool) -> bool {
         let look = async {
             let mut connection = pool.acquire().await?;
-            timeline(&mut connection).await
+            timeline(&mut *connection).await
         };
         matches!(timeout(ANSWER, look).await, Ok(Ok(timeline)) if self.accept(timeline).is_ok())
     }
@@ -268,8 +268,9 @@ impl Servers {
     }
 }
 
-async fn timeline(connection: &mut PgConnection) -> Result<Option<u32>, sqlx::Error> {
-    let text: Option<String> = sqlx::query_scalar(TIMELINE).fetch_one(connection).await?;
+/// The timeline that a server writes to; none in recovery.
+pub(crate) async fn timeline(server: impl PgExecutor<'_>) -> Result<Option<u32>, sqlx::Error> {
+    let text: Option<String> = sqlx::query_scalar(TIMELINE).fetch_one(server).await?;
     let number = |text: String| {
         u32::from_str_radix(&text, 16).map_err(|e| sqlx::Error::Protocol(format!("timeline {text:?} is none: {e}")))
     };

@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use sqlx::PgConnection;
 
 use crate::broker::{Broker, BrokerError};
+use crate::consumer::received::{received, store};
 use crate::delivery::producer_of;
 use crate::outbox::{Outbox, Outgoing};
 use crate::ranges::Ranges;
@@ -240,13 +241,13 @@ async fn counter(db: &Db) -> Result<Counter, DbError> {
     Ok(sqlx::query_as("SELECT epoch, assigned, timeline FROM outbox_counter").fetch_one(db.pool()).await?)
 }
 
-/// The timeline that the database writes in; 0 where the server has none, as some managed ones.
+/// The timeline that the database writes in; 0 where the server does not tell.
 async fn timeline(db: &Db) -> i64 {
-    let now = "SELECT ('x' || substr(pg_walfile_name(pg_current_wal_insert_lsn()), 1, 8))::bit(32)::bigint";
-    sqlx::query_scalar(now).fetch_one(db.pool()).await.unwrap_or_else(|error| {
+    let told = db.timeline().await;
+    if let Err(error) = &told {
         tracing::warn!(engine = db.engine(), %error, "the database does not tell its timeline");
-        0
-    })
+    }
+    told.ok().flatten().map_or(0, i64::from)
 }
 
 /// Events of the engine in its stream that its database had not given out when it was asked.
@@ -330,7 +331,7 @@ async fn is_ahead(broker: &Broker, db: &Db, spec: &'static ConsumerSpec) -> Resu
             seen.entry(producer).or_default().push((message.sequence, seq));
         }
     }
-    let received = received(db, spec.name).await?;
+    let received = received(db.pool(), &[spec.name]).await?;
     let none = Ranges::default();
     let lacking = seen.iter().flat_map(|(producer, numbers)| {
         let ranges = received.get(producer).unwrap_or(&none);
@@ -343,40 +344,17 @@ async fn is_ahead(broker: &Broker, db: &Db, spec: &'static ConsumerSpec) -> Resu
     Ok(below > 0 || above > pending)
 }
 
-async fn received(db: &Db, consumer: &str) -> Result<BTreeMap<String, Ranges>, RestoreError> {
-    let rows: Vec<(String, Vec<i64>)> = sqlx::query_as("SELECT producer, ranges FROM received WHERE consumer = $1")
-        .bind(consumer)
-        .fetch_all(db.pool())
-        .await?;
-    let read = |(producer, pairs): (String, Vec<i64>)| {
-        let what = || DbError::corrupt(format!("received ranges of {producer} are not valid: {pairs:?}"));
-        let ranges = Ranges::from_pairs(&pairs).ok_or_else(what)?;
-        Ok((producer, ranges))
-    };
-    rows.into_iter().map(read).collect()
-}
-
 /// Counts what is beyond as received by the consumers of an engine: none of it takes effect.
 async fn receive(of: &Look<'_>, looks: &[Look<'_>]) -> Result<(), RestoreError> {
     for spec in CONSUMERS.iter().filter(|spec| spec.engine == of.db.engine()) {
         let own = looks.iter().filter(|l| l.outbox.domain().stream() == spec.stream && !l.beyond.is_empty());
         for producer in own {
-            let mut ranges = received(of.db, spec.name).await?;
+            let mut ranges = received(of.db.pool(), &[spec.name]).await?;
             for beyond in &producer.beyond {
                 ranges.entry(beyond.producer.clone()).or_default().insert(beyond.producer_seq);
             }
             let mut tx = of.db.begin().await?;
-            for (producer, ranges) in ranges {
-                sqlx::query(
-                    "INSERT INTO received (consumer, producer, ranges) VALUES ($1, $2, $3)
-                     ON CONFLICT (consumer, producer) DO UPDATE SET ranges = EXCLUDED.ranges",
-                )
-                .bind(spec.name)
-                .bind(producer)
-                .bind(ranges.to_pairs())
-                .execute(&mut *tx)
-                .await?;
-            }
+            store(&mut tx, spec.name, &ranges).await?;
             tx.commit().await?;
         }
     }

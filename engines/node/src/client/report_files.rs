@@ -1,14 +1,14 @@
 //! `deltran report download` and `verify`: files of reports, and whether they are what they were.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use deltran_api::reporting::v1::{DownloadReportRequest, GetReportRequest, Report, ReportFile};
 use deltran_reporting::domain::manifest::{self, Manifest, is_file_name};
-use deltran_runtime::files::hash_of;
+use deltran_runtime::files::hash_of_file;
 use serde_json::json;
 
 use super::Session;
@@ -154,7 +154,7 @@ async fn one(
 
 /// Size and SHA-256 of a file.
 fn digest(path: &Path) -> Result<(u64, String), Problem> {
-    File::open(path).and_then(|mut file| hash_of(&mut file)).map_err(|e| failed(path, &e))
+    hash_of_file(path).map_err(|e| failed(path, &e))
 }
 
 /// Checks a folder against its manifest.

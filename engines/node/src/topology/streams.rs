@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 use deltran_kernel::{Clock, SystemClock};
 use deltran_messaging::Broker;
-use deltran_runtime::files::{hash_of, write_whole};
+use deltran_runtime::files::{hash_of_file, write_whole};
 use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -247,7 +247,7 @@ async fn keep(broker: &Broker, stream: &str, folder: &Path) -> Result<Kept, Prob
         }
     }
     file.sync_all().map_err(of_file(&path))?;
-    let (size, sha256) = hash_of(&mut File::open(&path).map_err(of_file(&path))?).map_err(of_file(&path))?;
+    let (size, sha256) = hash_of_file(&path).map_err(of_file(&path))?;
     let (config, state) = (begun["config"].clone(), begun["state"].clone());
     Ok(Kept { stream: stream.to_owned(), file: name, size, sha256, config, state })
 }
@@ -278,7 +278,7 @@ async fn restore(broker: &Broker, folder: &Path) -> Result<Manifest, Problem> {
 /// Whether a file is what the manifest says.
 fn check(folder: &Path, kept: &Kept) -> Result<(), Problem> {
     let path = folder.join(&kept.file);
-    let (size, sha256) = hash_of(&mut File::open(&path).map_err(of_file(&path))?).map_err(of_file(&path))?;
+    let (size, sha256) = hash_of_file(&path).map_err(of_file(&path))?;
     if (size, &sha256) == (kept.size, &kept.sha256) {
         return Ok(());
     }
@@ -335,7 +335,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("RISK.snapshot");
         fs::write(&path, b"abc").unwrap();
-        let (size, sha256) = hash_of(&mut File::open(&path).unwrap()).unwrap();
+        let (size, sha256) = hash_of_file(&path).unwrap();
         let kept = Kept {
             stream: "RISK".into(),
             file: "RISK.snapshot".into(),
