@@ -62,7 +62,7 @@ impl Handler for Sequencer {
         if today > self.partitioned.load(Ordering::Relaxed) {
             ensure_partitions(tx, now, DAYS_AHEAD).await?;
         }
-        let arrivals: Vec<Arrival<'_>> = events.iter().map(arrival).collect();
+        let arrivals: Vec<Arrival<'_>> = events.iter().map(Arrival::from).collect();
         let done = append(tx, &arrivals, now).await?;
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((today, done));
         Ok(Vec::new())
@@ -81,18 +81,6 @@ impl Handler for Sequencer {
 
     fn raw(&self) -> bool {
         true
-    }
-}
-
-fn arrival(delivery: &Delivery) -> Arrival<'_> {
-    Arrival {
-        subject: &delivery.subject,
-        payload: &delivery.payload,
-        decoded: &delivery.envelope,
-        producer: delivery.producer.as_ref(),
-        duplicate: delivery.duplicate,
-        origin: (&delivery.origin.0, delivery.origin.1),
-        read: (&delivery.stream, delivery.stream_sequence),
     }
 }
 

@@ -5,15 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deltran_events::Event;
-use deltran_events::data::clearing::{NettingCompleted, WindowNetted};
-use deltran_kernel::{Currency, Money, NettingSetId, Timestamp, WindowId};
+use deltran_kernel::{Currency, NettingSetId, Timestamp, WindowId};
 use deltran_messaging::{Door, DoorTx, Outbox, Outgoing};
 use deltran_runtime::{Caller, DbError, EngineContext, Failure, FailureKind};
 use sqlx::PgConnection;
 use tokio::sync::{Notify, watch};
 
 use crate::config::Schedules;
-use crate::domain::netting::{self, NettingSet, PairTotal};
+use crate::domain::netting::{self, NettingSet, PairTotal, netted_events};
 use crate::domain::orders::{self, Abort, CloseOrder, Next, OpenOrder};
 use crate::domain::window::{Change, Decision, Refusal, Window, WindowState, Write};
 use crate::store::{self, StoredSet};
@@ -321,7 +320,7 @@ impl Clearing {
         }
         let pairs = store::pairs_of(&mut *tx, &ids).await?;
         let set = self.freeze(&mut tx, id, currency, &windows, &pairs).await?;
-        let change = Change { writes: Vec::new(), events: netted_events(&set) };
+        let change = Change { writes: Vec::new(), events: netted_events(set.id, &set.set) };
         self.finish(tx, change, caller).await?;
         Ok(set)
     }
@@ -372,29 +371,4 @@ fn executed(decision: Decision) -> Change {
         Decision::Executed(change) => change,
         Decision::AlreadyApplied => Change::default(),
     }
-}
-
-/// What a frozen set is published as.
-pub(crate) fn netted_events(stored: &StoredSet) -> Vec<(WindowId, Event)> {
-    let StoredSet { id, set, .. } = stored;
-    let amount = |minor| Money::new(minor, set.currency).into();
-    let completed = NettingCompleted {
-        netting_set_id: *id,
-        currency: set.currency,
-        window_ids: set.windows.iter().copied().collect(),
-        count: set.count,
-        gross: amount(set.gross),
-        moved: amount(set.moved),
-        efficiency: set.efficiency,
-        participants: u32::try_from(set.positions.len()).unwrap_or(u32::MAX),
-        largest_debtor: set.largest_debtor,
-        digest: hex::encode(set.digest),
-    };
-    let first = set.windows.first().copied();
-    let completed = first.map(|window| (window, Event::from(completed)));
-    let netted = set.windows.iter().map(|window| {
-        let event = WindowNetted { window_id: *window, currency: set.currency, netting_set_id: *id };
-        (*window, Event::from(event))
-    });
-    completed.into_iter().chain(netted).collect()
 }

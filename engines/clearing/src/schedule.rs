@@ -16,7 +16,8 @@ use deltran_runtime::{DbError, Failure};
 use futures::StreamExt;
 use tokio_util::sync::CancellationToken;
 
-use crate::commands::{Clearing, USER, netted_events, outgoing};
+use crate::commands::{Clearing, USER, outgoing};
+use crate::domain::netting::netted_events;
 use crate::domain::orders::{self, CloseOrder, Next};
 use crate::domain::schedule::{Action, View};
 use crate::domain::sealing::{self, Agreement};
@@ -315,7 +316,7 @@ impl Driver {
         let id = NettingSetId::new(self.clearing.context.ids.next_id(self.clearing.now()));
         let (currency, count) = (window.currency, seal.count);
         let set = self.clearing.freeze(&mut tx, id, currency, &[window], &pairs).await?;
-        self.publish(tx, netted_events(&set)).await?;
+        self.publish(tx, netted_events(id, &set.set)).await?;
         let (gross, moved) = (set.set.gross.units(), set.set.moved.units());
         tracing::info!(netting_set.id = %id, %currency, count, gross, moved, "netting set frozen");
         Ok(true)

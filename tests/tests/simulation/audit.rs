@@ -95,18 +95,7 @@ impl AuditEngine {
 
     /// What a batch of messages adds.
     pub fn append(&self, deliveries: &[(Delivery, Rc<Message>)], now: Timestamp) -> Append {
-        let arrivals: Vec<Arrival<'_>> = deliveries
-            .iter()
-            .map(|(d, _)| Arrival {
-                subject: &d.subject,
-                payload: &d.payload,
-                decoded: &d.envelope,
-                producer: d.producer.as_ref(),
-                duplicate: d.duplicate,
-                origin: (&d.origin.0, d.origin.1),
-                read: (&d.stream, d.stream_sequence),
-            })
-            .collect();
+        let arrivals: Vec<Arrival<'_>> = deliveries.iter().map(|(delivery, _)| delivery.into()).collect();
         let mut known = Known::default();
         for producer in arrivals.iter().filter(|a| a.duplicate).filter_map(|a| a.producer) {
             known.numbered.extend(self.numbered.get(producer).map(|hashes| (producer.clone(), hashes.clone())));

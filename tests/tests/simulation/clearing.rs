@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use deltran_clearing::domain::netting::{self, NettingSet, PairTotal};
+use deltran_clearing::domain::netting::{self, NettingSet, PairTotal, netted_events};
 use deltran_clearing::domain::obligations::{self, Obligation, Tally};
 use deltran_clearing::domain::orders::{self, Abort, CloseOrder, Next, OpenOrder};
 use deltran_clearing::domain::sealing::{self, Agreement};
@@ -10,8 +10,7 @@ use deltran_clearing::domain::settling::{self, Batch};
 use deltran_clearing::domain::window::Seal;
 use deltran_clearing::domain::{Change, Decision, Refusal, Window, WindowState, Write};
 use deltran_events::Event;
-use deltran_events::data::clearing::{NettingCompleted, WindowNetted};
-use deltran_kernel::{Currency, Minor, Money, NettingSetId, ParticipantId, Timestamp, TransactionId, WindowId};
+use deltran_kernel::{Currency, Minor, NettingSetId, ParticipantId, Timestamp, TransactionId, WindowId};
 use deltran_messaging::{Delivery, Outgoing};
 use deltran_token::domain::command::SealTotals;
 
@@ -110,28 +109,6 @@ impl Rows {
         holds(before.is_none(), "C6", || format!("set {id} is frozen twice"))?;
         Ok(outgoing(events))
     }
-}
-
-/// What a frozen set is published as.
-fn netted_events(id: NettingSetId, set: &NettingSet) -> Vec<(WindowId, Event)> {
-    let amount = |minor| Money::new(minor, set.currency).into();
-    let completed = NettingCompleted {
-        netting_set_id: id,
-        currency: set.currency,
-        window_ids: set.windows.iter().copied().collect(),
-        count: set.count,
-        gross: amount(set.gross),
-        moved: amount(set.moved),
-        efficiency: set.efficiency,
-        participants: u32::try_from(set.positions.len()).unwrap_or(u32::MAX),
-        largest_debtor: set.largest_debtor,
-        digest: hex::encode(set.digest),
-    };
-    let completed = set.windows.first().map(|window| (*window, Event::from(completed)));
-    let netted = set.windows.iter().map(|window| {
-        (*window, Event::from(WindowNetted { window_id: *window, currency: set.currency, netting_set_id: id }))
-    });
-    completed.into_iter().chain(netted).collect()
 }
 
 /// What the driver of windows does next with one.

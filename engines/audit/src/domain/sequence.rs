@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use bytes::Bytes;
+use deltran_messaging::Delivery;
 use deltran_messaging::ranges::Ranges;
 use uuid::Uuid;
 
@@ -31,12 +32,26 @@ pub struct Arrival<'a> {
     pub read: (&'a str, u64),
 }
 
+impl<'a> From<&'a Delivery> for Arrival<'a> {
+    fn from(delivery: &'a Delivery) -> Self {
+        Self {
+            subject: &delivery.subject,
+            payload: &delivery.payload,
+            decoded: &delivery.envelope,
+            producer: delivery.producer.as_ref(),
+            duplicate: delivery.duplicate,
+            origin: (&delivery.origin.0, delivery.origin.1),
+            read: (&delivery.stream, delivery.stream_sequence),
+        }
+    }
+}
+
 impl Arrival<'_> {
     /// Where it was stored first. What was published to the meeting stream itself has its origin there,
     /// whatever its headers say; and only the platform's streams count as origins.
     pub fn origin(&self) -> (&str, u64) {
         let own = self.subject.starts_with("events.audit.");
-        let known = deltran_events::Domain::ALL.iter().any(|domain| domain.stream() == self.origin.0);
+        let known = deltran_events::Domain::of_stream(self.origin.0).is_some();
         let countable = (1..=i64::MAX as u64).contains(&self.origin.1);
         if !own && known && countable { self.origin } else { self.read }
     }

@@ -7,7 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{BuildHasherDefault, Hasher};
 
-use deltran_kernel::{Currency, Minor, MoneyError, ParticipantId, WindowId};
+use deltran_events::Event;
+use deltran_events::data::clearing::{NettingCompleted, WindowNetted};
+use deltran_kernel::{Currency, Minor, Money, MoneyError, NettingSetId, ParticipantId, WindowId};
 use sha2::{Digest, Sha256};
 
 /// Up to so many participants, pairs are offset in a table of all of them: 16 bytes a cell.
@@ -79,6 +81,28 @@ pub struct NettingSet {
     pub bilateral: Bilateral,
     /// SHA-256 of the canonical content.
     pub digest: [u8; 32],
+}
+
+/// What a frozen set is published as.
+pub fn netted_events(id: NettingSetId, set: &NettingSet) -> Vec<(WindowId, Event)> {
+    let amount = |minor| Money::new(minor, set.currency).into();
+    let completed = NettingCompleted {
+        netting_set_id: id,
+        currency: set.currency,
+        window_ids: set.windows.iter().copied().collect(),
+        count: set.count,
+        gross: amount(set.gross),
+        moved: amount(set.moved),
+        efficiency: set.efficiency,
+        participants: u32::try_from(set.positions.len()).unwrap_or(u32::MAX),
+        largest_debtor: set.largest_debtor,
+        digest: hex::encode(set.digest),
+    };
+    let completed = set.windows.first().map(|window| (*window, Event::from(completed)));
+    let netted = set.windows.iter().map(|window| {
+        (*window, Event::from(WindowNetted { window_id: *window, currency: set.currency, netting_set_id: id }))
+    });
+    completed.into_iter().chain(netted).collect()
 }
 
 /// Count, gross and net positions of pair totals, in any order.
