@@ -1,6 +1,9 @@
 //! The real program, a process per engine: `deltran serve ENGINE` on servers that run already.
 
 mod books;
+mod day;
+
+pub use books::compare;
 
 use std::collections::BTreeMap;
 use std::fs::File;

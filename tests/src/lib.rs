@@ -22,7 +22,7 @@ mod wait;
 
 pub use backbone::{Backbone, Node};
 pub use engines::{Part, parts};
-pub use fleet::Fleet;
+pub use fleet::{Fleet, compare};
 pub use nats::{Nats, api, made_anew};
 pub use postgres::Postgres;
 pub use proxy::{Flow, Proxy, Way};

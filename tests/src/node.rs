@@ -11,12 +11,13 @@ use std::time::Duration;
 use deltran_api::clearing::v1::clearing_service_client::ClearingServiceClient;
 use deltran_api::clearing::v1::{ListWindowsRequest, OpenWindowRequest, Window};
 use deltran_api::common::v1::{Money, Page};
-use deltran_api::platform::v1::GetStatusRequest;
 use deltran_api::platform::v1::platform_service_client::PlatformServiceClient;
+use deltran_api::platform::v1::{EngineStatus, GetStatusRequest};
+use deltran_api::token::v1::submit_item::Result::{Error, Outcome};
 use deltran_api::token::v1::token_service_client::TokenServiceClient;
 use deltran_api::token::v1::{
     GetBalancesRequest, ListTransactionsRequest, SubmitItem, SubmitTransactionsRequest, TransactionInstruction,
-    TransactionView,
+    TransactionOutcome, TransactionState, TransactionView,
 };
 use deltran_runtime::embedded::find_nats_server;
 use nix::sys::signal::{Signal, kill};
@@ -273,11 +274,7 @@ impl Deltran {
 
     /// Brings banks in: participant, opening deposit and net debit cap in USD.
     pub async fn banks(&self, banks: &[(&str, &str, &str)]) {
-        let mut text = String::from("participant,name,currency,opening_deposit,net_debit_cap\n");
-        for (bank, deposit, cap) in banks {
-            text.push_str(&format!("{bank},Bank {bank},USD,{deposit},{cap}\n"));
-        }
-        let file = self.write("participants.csv", text);
+        let file = self.write("participants.csv", participants(banks));
         self.must(&["participant", "import", "--file", &file]).await;
     }
 
@@ -290,7 +287,8 @@ impl Deltran {
 
     /// Every window.
     pub async fn windows(&self) -> Vec<Window> {
-        let request = ListWindowsRequest { page: page(String::new()), ..Default::default() };
+        let page = Some(Page { size: 1000, token: String::new() });
+        let request = ListWindowsRequest { page, ..Default::default() };
         let answer = self.clearing().list_windows(request).await.expect("windows are listed").into_inner();
         assert_eq!(answer.next_page_token, "", "a page holds them all");
         answer.windows
@@ -298,20 +296,7 @@ impl Deltran {
 
     /// Every transaction of the ledger, page by page.
     pub async fn transactions(&self) -> BTreeMap<String, TransactionView> {
-        let mut all = BTreeMap::new();
-        let mut token = String::new();
-        loop {
-            let request = ListTransactionsRequest { page: page(token), ..Default::default() };
-            let answer = self.ledger().list_transactions(request).await.expect("transactions are listed").into_inner();
-            for view in answer.transactions {
-                let twice = all.insert(view.transaction_id.clone(), view);
-                assert!(twice.is_none(), "listed twice: {twice:?}");
-            }
-            token = answer.next_page_token;
-            if token.is_empty() {
-                return all;
-            }
-        }
+        transactions(&mut self.ledger()).await
     }
 
     /// Waits until every event that an engine has published stands in the audit ledger.
@@ -319,7 +304,7 @@ impl Deltran {
         let mut platform = PlatformServiceClient::new(self.as_caller(As::role("operator", "ada")));
         within(PATIENCE, "every event in the audit ledger", async || {
             let status = platform.get_status(GetStatusRequest {}).await.ok()?.into_inner();
-            status.engines.iter().all(|e| e.assigned == e.published && e.published == e.confirmed).then_some(())
+            all_audited(&status.engines).then_some(())
         })
         .await;
     }
@@ -409,8 +394,46 @@ impl Drop for Deltran {
     }
 }
 
-fn page(token: String) -> Option<Page> {
-    Some(Page { size: 1000, token })
+/// Everything of a list: `ask` gives what stands on a page, and where the next one begins.
+pub async fn pages<T>(mut ask: impl AsyncFnMut(Option<Page>) -> (Vec<T>, String)) -> Vec<T> {
+    let (mut all, mut token) = (Vec::new(), String::new());
+    loop {
+        let (items, next) = ask(Some(Page { size: 1000, token })).await;
+        all.extend(items);
+        if next.is_empty() {
+            return all;
+        }
+        token = next;
+    }
+}
+
+/// Every transaction of a ledger.
+pub async fn transactions(ledger: &mut TokenServiceClient<Connection>) -> BTreeMap<String, TransactionView> {
+    let listed = pages(async |page| {
+        let request = ListTransactionsRequest { page, ..Default::default() };
+        let answer = ledger.list_transactions(request).await.expect("transactions are listed").into_inner();
+        (answer.transactions, answer.next_page_token)
+    });
+    let mut all = BTreeMap::new();
+    for view in listed.await {
+        let twice = all.insert(view.transaction_id.clone(), view);
+        assert!(twice.is_none(), "listed twice: {twice:?}");
+    }
+    all
+}
+
+/// Whether every event that these engines published stands in the audit ledger.
+pub fn all_audited(engines: &[EngineStatus]) -> bool {
+    engines.iter().all(|e| e.assigned == e.published && e.published == e.confirmed)
+}
+
+/// The file that brings banks in: participant, opening deposit and net debit cap in USD.
+pub(crate) fn participants(banks: &[(&str, &str, &str)]) -> String {
+    let mut text = String::from("participant,name,currency,opening_deposit,net_debit_cap\n");
+    for (bank, deposit, cap) in banks {
+        text.push_str(&format!("{bank},Bank {bank},USD,{deposit},{cap}\n"));
+    }
+    text
 }
 
 /// An id that is the same in every run.
@@ -447,6 +470,36 @@ pub async fn submit_many(
     let mut answers = bank.submit_transactions(futures::stream::iter([message])).await?.into_inner();
     let answer = answers.message().await?.ok_or_else(|| Status::data_loss("the stream ended without an answer"))?;
     Ok(answer.items)
+}
+
+/// The outcomes of a message; or the words of a refusal that asks for patience: the same may be sent again.
+///
+/// # Errors
+/// The first such refusal.
+pub fn decided(items: Vec<SubmitItem>) -> Result<Vec<TransactionOutcome>, String> {
+    let outcome = |item: SubmitItem| match item.result {
+        Some(Outcome(outcome)) => Ok(outcome),
+        Some(Error(refusal)) if ["unavailable", "overloaded"].contains(&refusal.code.as_str()) => Err(refusal.message),
+        other => panic!("{other:?}"),
+    };
+    items.into_iter().map(outcome).collect()
+}
+
+/// Sends a message under the same ids until the ledger has committed all of it.
+pub async fn committed(
+    bank: &mut TokenServiceClient<Connection>,
+    transactions: &[TransactionInstruction],
+) -> Vec<TransactionOutcome> {
+    within(PATIENCE, "the ledger to decide", async || {
+        // Whatever breaks: the same ids may be sent again.
+        let items = submit_many(bank, transactions.to_vec()).await.ok()?;
+        let outcomes = decided(items).ok()?;
+        for outcome in &outcomes {
+            assert_eq!(outcome.state(), TransactionState::Committed, "{outcome:?}");
+        }
+        Some(outcomes)
+    })
+    .await
 }
 
 /// The fixed word of a refusal.

@@ -3,11 +3,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on ends here")]
 
-use deltran_api::token::v1::submit_item::Result::{Error, Outcome};
-use deltran_api::token::v1::{TransactionInstruction, TransactionState};
+use deltran_api::token::v1::TransactionInstruction;
 use deltran_messaging::Broker;
 use deltran_messaging::stored;
-use deltran_tests::node::{Deltran, PATIENCE, id, pay, submit_many};
+use deltran_tests::node::{Deltran, PATIENCE, committed, id, pay};
 use deltran_tests::{api, made_anew, within};
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -26,20 +25,7 @@ async fn load(node: &Deltran, round: usize, sent: &watch::Sender<usize>) {
     for number in 0..MESSAGES {
         let transactions = message(round, number);
         let mut bank = node.bank(&transactions[0].payer);
-        within(PATIENCE, "the ledger to decide", async || {
-            let items = submit_many(&mut bank, transactions.clone()).await.ok()?;
-            for item in items {
-                match item.result {
-                    Some(Outcome(outcome)) => assert_eq!(outcome.state(), TransactionState::Committed, "{outcome:?}"),
-                    Some(Error(refusal)) if ["unavailable", "overloaded"].contains(&refusal.code.as_str()) => {
-                        return None;
-                    }
-                    other => panic!("{other:?}"),
-                }
-            }
-            Some(())
-        })
-        .await;
+        committed(&mut bank, &transactions).await;
         sent.send_modify(|count| *count += 1);
     }
 }

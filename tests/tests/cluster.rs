@@ -12,14 +12,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use deltran_api::clearing::v1::WindowState;
-use deltran_api::token::v1::submit_item::Result::{Error, Outcome};
 use deltran_api::token::v1::{TransactionInstruction, TransactionOutcome, TransactionState};
 use deltran_messaging::{Broker, stored};
 use deltran_runtime::Db;
 use deltran_runtime::db::DbOptions;
 use deltran_runtime::metrics::Metrics;
 use deltran_tests::cluster::{Brokers, PostgresPair, replicas};
-use deltran_tests::node::{Deltran, PATIENCE, id, pay, run, submit_many};
+use deltran_tests::node::{Deltran, PATIENCE, decided, id, pay, run, submit_many};
 use deltran_tests::{api, made_anew, within};
 use serde_json::{Value, json};
 use tokio::time::{Instant, interval, sleep, timeout};
@@ -146,14 +145,7 @@ impl<'a> Load<'a> {
         let mut bank = self.node.bank(payer);
         let items = timeout(ANSWER, submit_many(&mut bank, message.to_vec())).await;
         let items = items.map_err(|_| "no answer".to_owned())?.map_err(|status| status.to_string())?;
-        let outcome = |item: deltran_api::token::v1::SubmitItem| match item.result {
-            Some(Outcome(outcome)) => Ok(outcome),
-            Some(Error(refusal)) if ["unavailable", "overloaded"].contains(&refusal.code.as_str()) => {
-                Err(refusal.message)
-            }
-            other => panic!("{other:?}"),
-        };
-        items.into_iter().map(outcome).collect()
+        decided(items)
     }
 
     /// Waits until more messages were decided.

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use async_nats::jetstream::AckKind;
 use async_nats::jetstream::consumer::{PullConsumer, pull};
+use deltran_api::clearing::v1::CloseWindowRequest;
 use deltran_api::clearing::v1::clearing_service_client::ClearingServiceClient;
-use deltran_api::clearing::v1::{CloseWindowRequest, OpenWindowRequest};
 use deltran_api::common::v1::Page;
 use deltran_api::notification::v1::ListNotificationsRequest;
 use deltran_api::notification::v1::notification_service_client::NotificationServiceClient;
@@ -62,17 +62,12 @@ impl Day {
     async fn begin() -> Self {
         let mut fleet = Fleet::prepare(SCHEDULE).await;
         fleet.start_together(AT).await;
-        let mut text = String::from("participant,name,currency,opening_deposit,net_debit_cap\n");
-        BANKS.iter().for_each(|bank| text.push_str(&format!("{bank},Bank {bank},USD,1000000.00,500000.00\n")));
-        let file = fleet.write("participants.csv", text);
-        fleet.must(AT, &["participant", "import", "--file", &file]).await;
+        fleet.banks(AT, &BANKS.map(|bank| (bank, "1000000.00", "500000.00"))).await;
         let kinds = ["--kind", "payment.received,settlement.completed,limit.changed"];
         for bank in BANKS {
             fleet.must(AT, &[&["subscription", "add", "--participant", bank][..], &kinds[..]].concat()).await;
         }
-        let request = OpenWindowRequest { window_id: window(0), schedule: "manual".into(), currency: "USD".into() };
-        let mut clearing = ClearingServiceClient::new(fleet.to(AT, As::role("operator", "ada")));
-        within(PATIENCE, "the first window", async || clearing.open_window(request.clone()).await.ok()).await;
+        fleet.open_window(AT, window(0)).await;
         let broker = Broker::connect(&fleet.nats().url(), "test").await.unwrap();
         let (points, told) = (BTreeSet::new(), Vec::new());
         Self { fleet, broker, word: "", points, rounds: 0, told, starts: 0 }

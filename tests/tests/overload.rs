@@ -5,8 +5,6 @@
 
 use std::time::Duration;
 
-use deltran_api::clearing::v1::OpenWindowRequest;
-use deltran_api::clearing::v1::clearing_service_client::ClearingServiceClient;
 use deltran_api::token::v1::token_service_client::TokenServiceClient;
 use deltran_api::token::v1::{
     GetBalancesRequest, GetTransactionRequest, SubmitTransactionRequest, SubmitTransactionResponse, TransactionState,
@@ -27,14 +25,8 @@ const SCHEDULE: &str = "[[clearing.schedules]]\nname = \"manual\"\nmode = \"manu
 async fn platform(toml: &str) -> Fleet {
     let mut fleet = Fleet::prepare(&format!("{toml}\n{SCHEDULE}")).await;
     fleet.start_together(AT).await;
-    let mut text = String::from("participant,name,currency,opening_deposit,net_debit_cap\n");
-    BANKS.iter().for_each(|bank| text.push_str(&format!("{bank},Bank {bank},USD,1000000.00,500000.00\n")));
-    let file = fleet.write("participants.csv", text);
-    fleet.must(AT, &["participant", "import", "--file", &file]).await;
-    let window_id = id("window").to_string();
-    let request = OpenWindowRequest { window_id, schedule: "manual".into(), currency: "USD".into() };
-    let mut clearing = ClearingServiceClient::new(fleet.to(AT, As::role("operator", "ada")));
-    within(PATIENCE, "an open window", async || clearing.open_window(request.clone()).await.ok()).await;
+    fleet.banks(AT, &BANKS.map(|bank| (bank, "1000000.00", "500000.00"))).await;
+    fleet.open_window(AT, id("window").to_string()).await;
     fleet
 }
 

@@ -5,8 +5,6 @@
 
 use std::collections::BTreeMap;
 
-use deltran_api::clearing::v1::OpenWindowRequest;
-use deltran_api::clearing::v1::clearing_service_client::ClearingServiceClient;
 use deltran_api::risk::v1::risk_service_client::RiskServiceClient;
 use deltran_api::risk::v1::{
     ApproveLimitRequest, GetExposuresRequest, GetExposuresResponse, GetLiquidityRequest, LimitKind, ProposeLimitRequest,
@@ -231,14 +229,8 @@ async fn a_limit_is_exact_over_take_over() {
     let schedule = "[[clearing.schedules]]\nname = \"manual\"\nmode = \"manual\"\ncurrencies = [\"USD\"]\n";
     let mut fleet = Fleet::prepare(schedule).await;
     fleet.start_together("token").await;
-    let mut text = String::from("participant,name,currency,opening_deposit,net_debit_cap\n");
-    BANKS.iter().for_each(|bank| text.push_str(&format!("{bank},Bank {bank},USD,1000.00,1000.00\n")));
-    let file = fleet.write("participants.csv", text);
-    fleet.must("token", &["participant", "import", "--file", &file]).await;
-    let window_id = id("window").to_string();
-    let open = OpenWindowRequest { window_id, schedule: "manual".into(), currency: "USD".into() };
-    let mut clearing = ClearingServiceClient::new(fleet.to("token", As::role("operator", "ada")));
-    within(PATIENCE, "an open window", async || clearing.open_window(open.clone()).await.ok()).await;
+    fleet.banks("token", &BANKS.map(|bank| (bank, "1000.00", "1000.00"))).await;
+    fleet.open_window("token", id("window").to_string()).await;
     let limit = id("limit").to_string();
     let of = ["limit", "propose", "--kind", "bilateral", "--participant", BANKS[0], "--counterparty", BANKS[1]];
     let words = ["--amount", "100.00", "--currency", "USD", "--reason", "review", "--id", &limit];

@@ -9,14 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use deltran_api::clearing::v1::clearing_service_client::ClearingServiceClient;
-use deltran_api::clearing::v1::{CloseWindowRequest, OpenWindowRequest};
-use deltran_api::token::v1::submit_item::Result::{Error, Outcome};
 use deltran_api::token::v1::token_service_client::TokenServiceClient;
-use deltran_api::token::v1::{
-    SubmitItem, SubmitTransactionRequest, TransactionInstruction, TransactionOutcome, TransactionState,
-};
-use deltran_tests::node::{Connection, PATIENCE, detail, id, pay, submit_many};
+use deltran_api::token::v1::{SubmitTransactionRequest, TransactionInstruction, TransactionOutcome, TransactionState};
+use deltran_tests::node::{Connection, PATIENCE, decided, detail, id, pay, submit_many};
 use deltran_tests::{As, Fleet, within};
 use sqlx::postgres::PgPool;
 use tokio::sync::watch;
@@ -112,13 +107,16 @@ async fn pays(
         let deadline = Instant::now() + PATIENCE;
         let outcomes = loop {
             let answer = timeout(SILENT, submit_many(&mut banks[place], message(from, number))).await;
-            if let Some(outcomes) = answer.ok().and_then(Result::ok).and_then(decided) {
+            if let Some(outcomes) = answer.ok().and_then(Result::ok).and_then(|items| decided(items).ok()) {
                 break outcomes;
             }
             assert!(Instant::now() < deadline, "a message of {} is not decided", BANKS[from]);
             place = 1 - place;
             sleep(PAUSE).await;
         };
+        for outcome in &outcomes {
+            assert_eq!(outcome.state(), TransactionState::Committed, "{outcome:?}");
+        }
         told.send_modify(|told| {
             told.outcomes.extend(outcomes);
             told.at.push(Instant::now());
@@ -127,23 +125,6 @@ async fn pays(
             return;
         }
     }
-}
-
-/// The outcomes of a message, where all of it is decided.
-fn decided(items: Vec<SubmitItem>) -> Option<Vec<TransactionOutcome>> {
-    items
-        .into_iter()
-        .map(|item| match item.result? {
-            Outcome(outcome) => {
-                assert_eq!(outcome.state(), TransactionState::Committed, "{outcome:?}");
-                Some(outcome)
-            }
-            Error(refusal) => {
-                assert!(["unavailable", "overloaded"].contains(&refusal.code.as_str()), "{refusal:?}");
-                None
-            }
-        })
-        .collect()
 }
 
 fn window(number: usize) -> String {
@@ -187,15 +168,8 @@ impl Pair {
     async fn start(toml: &str) -> Self {
         let mut fleet = Fleet::prepare(&format!("{toml}\n{SCHEDULE}")).await;
         fleet.start_together(PLACES[0]).await;
-        let mut text = String::from("participant,name,currency,opening_deposit,net_debit_cap\n");
-        for bank in BANKS {
-            text.push_str(&format!("{bank},Bank {bank},USD,1000000.00,500000.00\n"));
-        }
-        let file = fleet.write("participants.csv", text);
-        fleet.must(PLACES[0], &["participant", "import", "--file", &file]).await;
-        let request = OpenWindowRequest { window_id: window(0), schedule: "manual".into(), currency: "USD".into() };
-        let mut clearing = ClearingServiceClient::new(fleet.to(PLACES[0], As::role("operator", "ada")));
-        within(PATIENCE, "the first window", async || clearing.open_window(request.clone()).await.ok()).await;
+        fleet.banks(PLACES[0], &BANKS.map(|bank| (bank, "1000000.00", "500000.00"))).await;
+        fleet.open_window(PLACES[0], window(0)).await;
         fleet.start_together(PLACES[1]).await;
         let pool = fleet.postgres().pool().await;
         Self { fleet, pool }
@@ -260,19 +234,7 @@ impl Pair {
 
     /// Closes a window and opens the next, at a process that serves.
     async fn close(&self, place: usize, number: usize, next: bool) {
-        let next_window_id = if next { window(number + 1) } else { String::new() };
-        let request = CloseWindowRequest { window_id: window(number), next_window_id };
-        let mut clearing = ClearingServiceClient::new(self.fleet.to(PLACES[place], As::role("operator", "ada")));
-        within(PATIENCE, "the window to be closed", async || match clearing.close_window(request.clone()).await {
-            Ok(_) => Some(()),
-            // An order that was taken before its answer was lost.
-            Err(status) if status.code() == Code::FailedPrecondition => Some(()),
-            Err(status) => {
-                assert_eq!(status.code(), Code::Unavailable, "{status:?}");
-                None
-            }
-        })
-        .await;
+        self.fleet.close_window(PLACES[place], window(number), next.then(|| window(number + 1))).await;
     }
 
     /// The number of the last statement that wrote.

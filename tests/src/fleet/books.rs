@@ -5,42 +5,27 @@ use std::collections::{BTreeMap, BTreeSet};
 use deltran_api::clearing::v1::clearing_service_client::ClearingServiceClient;
 use deltran_api::clearing::v1::{ListWindowsRequest, Window, WindowState};
 use deltran_api::common::v1::Page;
+use deltran_api::platform::v1::GetStatusRequest;
 use deltran_api::platform::v1::platform_service_client::PlatformServiceClient;
-use deltran_api::platform::v1::{EngineStatus, GetStatusRequest};
 use deltran_api::token::v1::token_service_client::TokenServiceClient;
-use deltran_api::token::v1::{ListTransactionsRequest, TransactionOutcome, TransactionState, TransactionView};
+use deltran_api::token::v1::{TransactionOutcome, TransactionState, TransactionView};
 use serde_json::Value;
 
 use super::Fleet;
-use crate::node::PATIENCE;
+use crate::node::{PATIENCE, all_audited, transactions};
 use crate::{As, within};
 
 impl Fleet {
     /// Every transaction of the ledger, page by page.
     pub async fn transactions(&self, at: &str) -> BTreeMap<String, TransactionView> {
-        let mut ledger = TokenServiceClient::new(self.to(at, As::role("operator", "ada")));
-        let mut all = BTreeMap::new();
-        let mut token = String::new();
-        loop {
-            let request = ListTransactionsRequest { page: page(token), ..Default::default() };
-            let answer = ledger.list_transactions(request).await.expect("transactions are listed").into_inner();
-            for view in answer.transactions {
-                let twice = all.insert(view.transaction_id.clone(), view);
-                assert!(twice.is_none(), "listed twice: {twice:?}");
-            }
-            token = answer.next_page_token;
-            if token.is_empty() {
-                return all;
-            }
-        }
+        transactions(&mut TokenServiceClient::new(self.to(at, As::role("operator", "ada")))).await
     }
 
     /// Waits until there are so many windows and all of them are settled.
     pub async fn settled(&self, at: &str, expected: usize) -> Vec<Window> {
         let mut clearing = ClearingServiceClient::new(self.to(at, As::role("operator", "ada")));
         within(PATIENCE, "every window to be settled", async || {
-            let request = ListWindowsRequest { page: page(String::new()), ..Default::default() };
-            let windows = clearing.list_windows(request).await.ok()?.into_inner().windows;
+            let windows = clearing.list_windows(most()).await.ok()?.into_inner().windows;
             let done = windows.len() == expected && windows.iter().all(|w| w.state() == WindowState::Settled);
             done.then_some(windows)
         })
@@ -51,8 +36,7 @@ impl Fleet {
     pub async fn settled_one(&self, at: &str, window_id: &str) {
         let mut clearing = ClearingServiceClient::new(self.to(at, As::role("operator", "ada")));
         within(PATIENCE, "the window to be settled", async || {
-            let request = ListWindowsRequest { page: page(String::new()), ..Default::default() };
-            let windows = clearing.list_windows(request).await.ok()?.into_inner().windows;
+            let windows = clearing.list_windows(most()).await.ok()?.into_inner().windows;
             windows.iter().any(|w| w.window_id == window_id && w.state() == WindowState::Settled).then_some(())
         })
         .await;
@@ -64,8 +48,7 @@ impl Fleet {
             let mut platform = PlatformServiceClient::new(self.to(at, As::role("operator", "ada")));
             within(PATIENCE, "every event in the audit ledger", async || {
                 let status = platform.get_status(GetStatusRequest {}).await.ok()?.into_inner();
-                let done = |e: &EngineStatus| e.assigned == e.published && e.published == e.confirmed;
-                status.engines.iter().all(done).then_some(())
+                all_audited(&status.engines).then_some(())
             })
             .await;
         }
@@ -105,7 +88,8 @@ impl Fleet {
     }
 }
 
-fn compare(told: &[TransactionOutcome], listed: &BTreeMap<String, TransactionView>, windows: &[Window]) {
+/// What was told is what is listed, once, and every window has the places of its transactions without a gap.
+pub fn compare(told: &[TransactionOutcome], listed: &BTreeMap<String, TransactionView>, windows: &[Window]) {
     let ids: BTreeSet<&str> = told.iter().map(|outcome| outcome.transaction_id.as_str()).collect();
     assert_eq!(ids.len(), told.len(), "each transaction is decided for one message");
     for outcome in told {
@@ -126,6 +110,7 @@ fn compare(told: &[TransactionOutcome], listed: &BTreeMap<String, TransactionVie
     }
 }
 
-fn page(token: String) -> Option<Page> {
-    Some(Page { size: 1000, token })
+/// A page that holds them all.
+fn most() -> ListWindowsRequest {
+    ListWindowsRequest { page: Some(Page { size: 1000, token: String::new() }), ..Default::default() }
 }

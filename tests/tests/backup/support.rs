@@ -8,10 +8,8 @@ use std::process::Stdio;
 
 use deltran_api::platform::v1::platform_service_client::PlatformServiceClient;
 use deltran_api::platform::v1::{EngineStatus, GetStatusRequest};
-use deltran_api::token::v1::TransactionState;
-use deltran_api::token::v1::submit_item::Result::{Error, Outcome};
 use deltran_kernel::{Clock, SystemClock};
-use deltran_tests::node::{Deltran, PATIENCE, folder, pay, submit_many};
+use deltran_tests::node::{Deltran, PATIENCE, committed, folder, pay};
 use deltran_tests::tie_out::tie_out;
 use deltran_tests::{As, Nats, within};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
@@ -185,29 +183,16 @@ pub async fn sql(node: &Deltran, statement: String) {
 
 /// Sends a round of payments, each message until it is decided; the ids, each of which the caller saw committed.
 pub async fn load(node: &Deltran, round: usize) -> BTreeSet<String> {
-    let mut committed = BTreeSet::new();
+    let mut seen = BTreeSet::new();
     for number in 0..messages() {
         let (payer, payee) = (BANKS[number % 2], BANKS[1 - number % 2]);
         let transactions: Vec<_> =
             (0..MESSAGE).map(|n| pay(&format!("{round} {number} {n}"), payer, payee, "1.25")).collect();
         let mut bank = node.bank(payer);
-        within(PATIENCE, "the ledger to decide", async || {
-            let items = submit_many(&mut bank, transactions.clone()).await.ok()?;
-            for item in items {
-                match item.result {
-                    Some(Outcome(outcome)) => assert_eq!(outcome.state(), TransactionState::Committed, "{outcome:?}"),
-                    Some(Error(refusal)) if ["unavailable", "overloaded"].contains(&refusal.code.as_str()) => {
-                        return None;
-                    }
-                    other => panic!("{other:?}"),
-                }
-            }
-            Some(())
-        })
-        .await;
-        committed.extend(transactions.into_iter().map(|t| t.transaction_id));
+        let outcomes = committed(&mut bank, &transactions).await;
+        seen.extend(outcomes.into_iter().map(|outcome| outcome.transaction_id));
     }
-    committed
+    seen
 }
 
 /// What every engine says about itself.

@@ -5,14 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use deltran_api::clearing::v1::{
     GetNettingSetRequest, GetPositionsRequest, ListWindowsRequest, NettingSet, Window, WindowState,
 };
-use deltran_api::common::v1::{Money, NetPosition, Page};
+use deltran_api::common::v1::{Money, NetPosition};
 use deltran_api::settlement::v1::{Batch, BatchState, ListBatchesRequest};
 use deltran_api::token::v1::submit_item::Result::Outcome;
 use deltran_api::token::v1::{
     GetBalancesRequest, ListTransactionsRequest, SettlementModel, TransactionInstruction, TransactionState,
     TransactionView,
 };
-use deltran_tests::node::{PATIENCE, submit_many};
+use deltran_tests::node::{PATIENCE, all_audited, pages, submit_many};
 use deltran_tests::tie_out::units;
 use deltran_tests::within;
 
@@ -72,7 +72,7 @@ pub async fn check(world: &World, ears: &Ears) -> Checked {
 
     within(PATIENCE, "every event in the audit ledger", async || {
         let engines = rig.status().await?;
-        engines.iter().all(|e| e.assigned == e.published && e.published == e.confirmed).then_some(())
+        all_audited(&engines).then_some(())
     })
     .await;
     let verified = rig.must(&["account", "verify"]).await;
@@ -296,53 +296,39 @@ fn of(money: &Option<Money>) -> i128 {
     money.as_ref().map_or(0, |money| units(&money.amount, &money.currency))
 }
 
-fn page(token: String) -> Option<Page> {
-    Some(Page { size: 1000, token })
-}
-
 /// Every transaction of the ledger.
 async fn ledger(world: &World, state: TransactionState) -> Ledger {
     let mut client = world.rig.ledger();
-    let (mut all, mut token) = (Ledger::new(), String::new());
-    loop {
-        let request = ListTransactionsRequest { page: page(token), state: state.into(), ..Default::default() };
+    let listed = pages(async |page| {
+        let request = ListTransactionsRequest { page, state: state.into(), ..Default::default() };
         let answer = client.list_transactions(request).await.expect("transactions are listed").into_inner();
-        for view in answer.transactions {
-            if let Some(twice) = all.insert(view.transaction_id.clone(), view) {
-                world.journal.breach(format!("listed twice: {twice:?}"));
-            }
-        }
-        token = answer.next_page_token;
-        if token.is_empty() {
-            return all;
+        (answer.transactions, answer.next_page_token)
+    });
+    let mut all = Ledger::new();
+    for view in listed.await {
+        if let Some(twice) = all.insert(view.transaction_id.clone(), view) {
+            world.journal.breach(format!("listed twice: {twice:?}"));
         }
     }
+    all
 }
 
 async fn windows(world: &World) -> Vec<Window> {
     let mut client = world.rig.clearing();
-    let (mut all, mut token) = (Vec::new(), String::new());
-    loop {
-        let request = ListWindowsRequest { page: page(token), ..Default::default() };
+    pages(async |page| {
+        let request = ListWindowsRequest { page, ..Default::default() };
         let answer = client.list_windows(request).await.expect("windows are listed").into_inner();
-        all.extend(answer.windows);
-        token = answer.next_page_token;
-        if token.is_empty() {
-            return all;
-        }
-    }
+        (answer.windows, answer.next_page_token)
+    })
+    .await
 }
 
 async fn batches(world: &World) -> Vec<Batch> {
     let mut client = world.rig.settlement();
-    let (mut all, mut token) = (Vec::new(), String::new());
-    loop {
-        let request = ListBatchesRequest { page: page(token), ..Default::default() };
+    pages(async |page| {
+        let request = ListBatchesRequest { page, ..Default::default() };
         let answer = client.list_batches(request).await.expect("batches are listed").into_inner();
-        all.extend(answer.batches);
-        token = answer.next_page_token;
-        if token.is_empty() {
-            return all;
-        }
-    }
+        (answer.batches, answer.next_page_token)
+    })
+    .await
 }
