@@ -190,9 +190,7 @@ pub async fn warn_of_drift(config: &Config, broker: &Broker) -> Result<(), Probl
 
 /// Engines with what they share.
 pub struct Assembled {
-    /// The engines' databases.
-    pub databases: Vec<Db>,
-    /// The same with their outboxes.
+    /// The engines' databases with their outboxes.
     pub outboxes: Vec<(Db, Outbox)>,
     /// The engines, and the platform's own service.
     pub engines: Vec<Engine>,
@@ -220,7 +218,7 @@ pub fn assemble(config: Config, entries: &[&'static Entry], broker: &Broker) -> 
     let holder = holder(&*clock, &*ids);
     let config = Arc::new(config);
     let mut engines = Vec::with_capacity(entries.len() + 1);
-    let mut told = Vec::with_capacity(entries.len());
+    let mut outboxes = Vec::with_capacity(entries.len());
     for entry in entries {
         let options = DbOptions {
             url: config.database_url(entry.name).to_owned(),
@@ -231,7 +229,7 @@ pub fn assemble(config: Config, entries: &[&'static Entry], broker: &Broker) -> 
         let domain = Domain::of_engine(entry.name)
             .ok_or_else(|| Problem::refused(format!("engine {} has no domain of events", entry.name)))?;
         let outbox = Outbox::new(domain, clock.clone(), ids.clone());
-        told.push((db.clone(), outbox.clone()));
+        outboxes.push((db.clone(), outbox.clone()));
         let context = EngineContext {
             engine: entry.name,
             config: config.clone(),
@@ -248,10 +246,8 @@ pub fn assemble(config: Config, entries: &[&'static Entry], broker: &Broker) -> 
             .map_err(|e| Problem::usage(format!("engine {}: {e}", entry.name)))?;
         engines.push(engine);
     }
-    let databases = told.iter().map(|(db, _)| db.clone()).collect();
-    let outboxes = told.clone();
-    engines.push(platform::engine(config.deployment.clone(), shared.health.clone(), told));
-    Ok(Assembled { databases, outboxes, engines, shared })
+    engines.push(platform::engine(config.deployment.clone(), shared.health.clone(), outboxes.clone()));
+    Ok(Assembled { outboxes, engines, shared })
 }
 
 /// Puts right what a restored database needs, before anything runs.

@@ -165,7 +165,7 @@ async fn engines(
         let assembled = boot::assemble(config.clone(), &entries, &broker)?;
         if place.private_database {
             // The data folder is locked: whoever held a lease of this database has ended.
-            for db in &assembled.databases {
+            for (db, _) in &assembled.outboxes {
                 lease::end_all(db).await?;
             }
         }

@@ -97,7 +97,7 @@ impl Ground {
     /// Where its URL is none.
     pub fn database(&self, entries: &[&'static Entry]) -> Result<Db, Problem> {
         let assembled = boot::assemble(self.config.clone(), entries, &self.broker)?;
-        assembled.databases.into_iter().next().ok_or_else(|| Problem::refused("no engine was named"))
+        assembled.outboxes.into_iter().next().map(|(db, _)| db).ok_or_else(|| Problem::refused("no engine was named"))
     }
 
     /// Runs engines on it, ready when this returns.
@@ -106,7 +106,8 @@ impl Ground {
     /// Where they do not start.
     pub async fn run(&self, entries: &[&'static Entry]) -> Result<Running, Problem> {
         let assembled = boot::assemble(self.config.clone(), entries, &self.broker)?;
-        let (databases, metrics) = (assembled.databases.clone(), assembled.shared.metrics.clone());
+        let databases = assembled.outboxes.iter().map(|(db, _)| db.clone()).collect();
+        let metrics = assembled.shared.metrics.clone();
         let free = SocketAddr::from(([127, 0, 0, 1], 0));
         let listeners = Listeners::bind(free, free).await?;
         let grpc = listeners.grpc_address;
