@@ -22,8 +22,23 @@ pub struct Settings {
     /// (`retention_floor`, 180), which its owner may change.
     pub retention_days: i32,
     /// A folder for the archive: every day that is over is written there, read again and verified. Nothing is archived
-    /// where empty.
+    /// where this and `archive_url` are empty.
     pub archive_directory: String,
+    /// A bucket for it instead, `s3://BUCKET/PREFIX`, in an object store that speaks as S3 does. Credentials come from the
+    /// environment alone.
+    pub archive_url: String,
+    /// Where that store is, such as `https://minio.example.org:9000`. Where empty it is that of AWS.
+    pub archive_endpoint: String,
+    /// The region that requests are signed for.
+    pub archive_region: String,
+    /// Whether the bucket stands in the path, as compatible stores take it, or in the name of the host.
+    pub archive_path_style: bool,
+    /// Whether another machine is reached without TLS. This one always may be.
+    pub archive_allow_http: bool,
+    /// A PEM file of authorities that are trusted beside those of the system.
+    pub archive_ca_file: String,
+    /// Megabytes of a part in which files go there, 5 to 512; a file has 10,000 parts at the most.
+    pub archive_part_mib: u32,
     /// Whether days that are older, archived and under no hold leave the database.
     pub detach: bool,
     /// Minutes between two comparisons of outboxes, streams and ledger, 0 for never, up to 10,080.
@@ -41,6 +56,13 @@ impl Default for Settings {
             publish_directory: String::new(),
             retention_days: 180,
             archive_directory: String::new(),
+            archive_url: String::new(),
+            archive_endpoint: String::new(),
+            archive_region: "us-east-1".to_owned(),
+            archive_path_style: true,
+            archive_allow_http: false,
+            archive_ca_file: String::new(),
+            archive_part_mib: 16,
             detach: false,
             reconcile_minutes: 60,
             keep_streams: true,
@@ -61,13 +83,22 @@ impl Settings {
             format!("audit.retention_days = {days} is out of range: it takes 1 to 36500")
         } else if minutes > 10_080 {
             format!("audit.reconcile_minutes = {minutes} is out of range: it takes 0 to 10080")
-        } else if self.detach && self.archive_directory.is_empty() {
-            "audit.detach = true needs audit.archive_directory: only days that are archived leave the database"
+        } else if self.detach && !self.archives() {
+            "audit.detach = true needs audit.archive_directory or audit.archive_url: only days that are archived leave \
+             the database"
                 .to_owned()
         } else {
-            return Ok(self);
+            match crate::archive::check(&self) {
+                Ok(()) => return Ok(self),
+                Err(problem) => problem,
+            }
         };
         Err(BootError::Other(problem))
+    }
+
+    /// Whether there is an archive.
+    pub fn archives(&self) -> bool {
+        !self.archive_directory.is_empty() || !self.archive_url.is_empty()
     }
 
     /// The time between two checkpoints at the least.
@@ -90,6 +121,8 @@ mod tests {
             "retention_days = 36501",
             "detach = true",
             "reconcile_minutes = 10081",
+            "archive_part_mib = 513",
+            "archive_url = \"x\"",
         ] {
             let settings: Settings = toml::from_str(text).unwrap();
             let refused = settings.checked().unwrap_err().to_string();

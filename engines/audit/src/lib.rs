@@ -59,13 +59,8 @@ pub fn engine(context: EngineContext, broker: Broker, outbox: Outbox) -> Result<
     let notary = Arc::new(notary);
     let door = Door::new(context.db.clone(), outbox.clone());
     let publisher = Publisher::new(context.clone(), door.clone(), notary.clone(), &settings);
-    let archive = match settings.archive_directory.as_str() {
-        "" => None,
-        folder => {
-            let archive = Archive::in_folder(folder.as_ref(), context.closing.clone());
-            Some(archive.map_err(|e| BootError::Other(format!("audit.archive_directory: {e}")))?)
-        }
-    };
+    let archive = Archive::open(&settings, &|name| std::env::var(name).ok(), context.closing.clone());
+    let archive = archive.map_err(|e| BootError::Other(e.to_string()))?;
     let archiver = archive.clone().map(|a| Archiver::new(context.clone(), door.clone(), publisher.clone(), a));
     let retention = retention::Retention::new(context.clone(), door.clone(), archiver, &settings);
     let signing = Signing::new(context.clone(), notary, &settings);

@@ -9,6 +9,7 @@ use deltran_messaging::{Door, Outgoing};
 use deltran_runtime::files::hash_of;
 use deltran_runtime::lease::{Epoch, RoundError};
 use deltran_runtime::{EngineContext, Failure};
+use futures::{StreamExt, TryStreamExt, stream};
 use tokio::sync::mpsc;
 
 use super::source::StoredDay;
@@ -29,8 +30,9 @@ use crate::store::{Archives, ClosedDay, Tree};
 
 /// Pieces under way to the store.
 const AHEAD: usize = 16;
-/// Tiles read at once.
+/// Tiles read from the database at once, and on their way to or from the archive at once.
 const TILES: usize = 64;
+const UNDER_WAY: usize = 8;
 
 /// Writes days to the archive and reads them again.
 #[derive(Clone)]
@@ -61,7 +63,7 @@ impl Archiver {
         let Some(day) = self.archives.next().await? else { return Ok(None) };
         let place = day.name();
         let written_at = self.context.clock.now();
-        let manifest_sha256 = self.write(&day, &place).await?;
+        let manifest_sha256 = self.write(epoch, &day, &place).await?;
         let archived = Archived {
             day: day.start,
             from: day.from,
@@ -103,15 +105,20 @@ impl Archiver {
     }
 
     /// Writes the tiles that the day filled and the files of its export; gives the digest of the manifest.
-    async fn write(&self, day: &ClosedDay, place: &str) -> Result<[u8; 32], Failure> {
+    async fn write(&self, epoch: &Epoch, day: &ClosedDay, place: &str) -> Result<[u8; 32], RoundError> {
         let user = format!("{NAME}-engine");
         for some in tiles_completed(day.from, day.to).collect::<Vec<_>>().chunks(TILES) {
             let found = self.tree.tiles(&some.iter().copied().collect()).await?;
-            for tile in some {
-                let full = found.get(tile).filter(|hashes| root_of_tile(hashes).is_some());
-                let full = full.ok_or_else(|| Failure::internal(format!("{tile:?} is not full in the database")))?;
-                self.archive.put_tile(*tile, full).await?;
-            }
+            epoch.current()?;
+            let put = |tile: Tile| {
+                let full = found.get(&tile).filter(|hashes| root_of_tile(hashes).is_some());
+                async move {
+                    let full =
+                        full.ok_or_else(|| Failure::internal(format!("{tile:?} is not full in the database")))?;
+                    self.archive.put_tile(tile, full).await.map_err(Failure::from)
+                }
+            };
+            stream::iter(some.to_vec()).map(put).buffer_unordered(UNDER_WAY).try_collect::<()>().await?;
         }
         let order = Order {
             range: Range { from_leaf: day.from, to_leaf: day.to, from: Some(day.start), to: Some(end_of(day.start)) },
@@ -124,19 +131,27 @@ impl Archiver {
         };
         let (sender, mut pieces) = mpsc::channel(AHEAD);
         let exporter = self.exporter.clone();
-        let export = async move { exporter.run(&order, false, &sender).await };
-        let store = async {
-            let mut writer = self.archive.write(place);
-            while let Some(message) = pieces.recv().await {
-                if let Some(Part::Piece(piece)) = message.map_err(Failure::from)?.part {
-                    writer.piece(piece).await?;
+        let export = async move { exporter.run(&order, false, &sender).await.map_err(RoundError::from) };
+        let mut writer = self.archive.write(place, epoch);
+        let written = async {
+            let store = async {
+                while let Some(message) = pieces.recv().await {
+                    if let Some(Part::Piece(piece)) = message.map_err(Failure::from)?.part {
+                        writer.piece(piece).await?;
+                    }
                 }
-            }
-            Ok::<_, Failure>(writer)
+                Ok::<_, RoundError>(())
+            };
+            let (exported, ()) = tokio::try_join!(export, store)?;
+            // Only what was exported whole is moved to its place.
+            writer.finish(|_| true).await?;
+            Ok::<_, RoundError>(exported)
         };
-        let (exported, mut writer) = tokio::try_join!(export, store)?;
-        // Only what was exported whole is moved to its place.
-        writer.finish(|_| true).await?;
+        let written = written.await;
+        if written.is_err() {
+            writer.abort().await;
+        }
+        let exported = written?;
         let mut digest = [0; 32];
         hex::decode_to_slice(exported.manifest_sha256, &mut digest).map_err(Failure::internal)?;
         Ok(digest)
@@ -149,12 +164,14 @@ impl Archiver {
         let read = tokio::task::spawn_blocking(move || verified(&source, &keys, range, &digest)).await;
         let wrong = |what: String| ArchiveError(format!("{place} does not verify: {what}"));
         let tiles = read.map_err(Failure::internal)?.map_err(wrong)?;
-        for (tile, root) in tiles {
+        let same = |(tile, root): (Tile, Hash)| async move {
             let stored = self.archive.tile(tile).await?;
             if stored.and_then(|hashes| root_of_tile(&hashes)) != Some(root) {
-                return Err(wrong(format!("{tile:?} is missing, or not what its events give")).into());
+                return Err(wrong(format!("{tile:?} is missing, or not what its events give")));
             }
-        }
+            Ok(())
+        };
+        stream::iter(tiles).map(same).buffer_unordered(UNDER_WAY).try_collect::<()>().await?;
         Ok(now)
     }
 }

@@ -1,7 +1,10 @@
 //! The archive: a folder for each day that is an export of all its leaves, and the full hash tiles of the log beside them,
-//! in an object store.
+//! in an object store: a local one, or a bucket.
 
+mod crypto;
 mod day;
+mod http;
+mod s3;
 mod source;
 
 use std::collections::BTreeMap;
@@ -11,6 +14,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use deltran_api::audit::v1 as pb;
+use deltran_runtime::Failure;
+use deltran_runtime::lease::{Epoch, RoundError};
 use object_store::buffered::BufWriter;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
@@ -19,14 +24,20 @@ use tokio::io::AsyncWriteExt;
 use tokio_util::sync::CancellationToken;
 
 pub use self::day::Archiver;
+pub use self::s3::{Environment, check};
 use self::source::StoredDay;
+use crate::config::Settings;
 use crate::domain::export::is_export_file;
 use crate::domain::merkle::Hash;
 use crate::domain::retention::tile_of_bytes;
 use crate::domain::tile::{Tile, WIDTH};
 
-/// Bytes of a file that are gathered before they are written.
+/// Bytes of a file that are gathered before they are written to a folder.
 const BUFFER: usize = 1 << 20;
+/// Parts of a file on their way at once.
+const UNDER_WAY: usize = 2;
+/// Characters of what a store says about a failure.
+const SAID: usize = 600;
 
 /// Why something cannot be read from the archive, or written.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -35,11 +46,16 @@ pub struct ArchiveError(pub String);
 
 impl From<object_store::Error> for ArchiveError {
     fn from(error: object_store::Error) -> Self {
-        Self(error.to_string())
+        Self(one_line(&error.to_string()))
     }
 }
 
-impl From<ArchiveError> for deltran_runtime::Failure {
+/// Stores answer in documents of many lines.
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(SAID).collect()
+}
+
+impl From<ArchiveError> for Failure {
     fn from(error: ArchiveError) -> Self {
         tracing::warn!(%error, "the archive does not answer");
         Self::unavailable(error.to_string())
@@ -50,20 +66,46 @@ impl From<ArchiveError> for deltran_runtime::Failure {
 #[derive(Clone)]
 pub struct Archive {
     store: Arc<dyn ObjectStore>,
+    /// Bytes of a part of a file, and of a file at the most.
+    part: usize,
+    most: u64,
     closing: CancellationToken,
 }
 
 impl Archive {
+    /// The archive that the configuration names, if any. Reading stops where the process closes.
+    ///
+    /// # Errors
+    /// In one line, with the key that is not as it should be.
+    pub fn open(
+        settings: &Settings,
+        environment: Environment<'_>,
+        closing: CancellationToken,
+    ) -> Result<Option<Self>, ArchiveError> {
+        if !settings.archive_directory.is_empty() {
+            return Self::in_folder(settings.archive_directory.as_ref(), closing).map(Some);
+        }
+        if settings.archive_url.is_empty() {
+            return Ok(None);
+        }
+        let part = u64::from(settings.archive_part_mib) << 20;
+        let store = s3::open(settings, environment).map_err(ArchiveError)?;
+        let most = part * s3::PARTS;
+        Ok(Some(Self { store, part: usize::try_from(part).unwrap_or(usize::MAX), most, closing }))
+    }
+
     /// The archive in a local folder, which is created where it is not there, for its owner only. Reading stops where
     /// the process closes.
     ///
     /// # Errors
     /// Where the folder cannot be created.
     pub fn in_folder(folder: &FsPath, closing: CancellationToken) -> Result<Self, ArchiveError> {
-        let failed = |e: &dyn std::fmt::Display| ArchiveError(format!("{}: {e}", folder.display()));
+        let failed =
+            |e: &dyn std::fmt::Display| ArchiveError(format!("audit.archive_directory = {:?}: {e}", folder.display()));
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(|e| failed(&e))?;
         let store = LocalFileSystem::new_with_prefix(folder).map_err(|e| failed(&e))?;
-        Ok(Self { store: Arc::new(store.with_fsync(true).with_automatic_cleanup(true)), closing })
+        let store = Arc::new(store.with_fsync(true).with_automatic_cleanup(true));
+        Ok(Self { store, part: BUFFER, most: u64::MAX, closing })
     }
 
     /// A day, for reading.
@@ -71,9 +113,9 @@ impl Archive {
         StoredDay::new(self.clone(), place.to_owned())
     }
 
-    /// Begins to write a day.
-    fn write(&self, place: &str) -> DayWriter {
-        DayWriter { archive: self.clone(), place: place.to_owned(), open: BTreeMap::new() }
+    /// Begins to write a day, as who leads.
+    fn write(&self, place: &str, epoch: &Epoch) -> DayWriter {
+        DayWriter { archive: self.clone(), epoch: epoch.clone(), place: place.to_owned(), open: BTreeMap::new() }
     }
 
     /// Writes a full tile under its path of the log (C2SP tlog-tiles).
@@ -112,11 +154,17 @@ fn path(name: &str) -> Result<Path, ArchiveError> {
     Path::parse(name).map_err(|e| ArchiveError(e.to_string()))
 }
 
-/// A day that is being written. What is not finished is not there, or is written over by the next try.
+/// A day that is being written. What is not finished is not there, or is written over by the next try. Whoever gives one
+/// up says so with [`DayWriter::abort`]: a bucket keeps parts of files, which count for nothing but what they cost.
 struct DayWriter {
     archive: Archive,
+    epoch: Epoch,
     place: String,
     open: BTreeMap<String, Writing>,
+}
+
+fn refused(why: String) -> RoundError {
+    RoundError::from(Failure::from(ArchiveError(why)))
 }
 
 struct Writing {
@@ -126,10 +174,10 @@ struct Writing {
 
 impl DayWriter {
     /// Takes a piece of a file; the pieces of each come in order.
-    async fn piece(&mut self, piece: pb::ExportPiece) -> Result<(), ArchiveError> {
+    async fn piece(&mut self, piece: pb::ExportPiece) -> Result<(), RoundError> {
         let pb::ExportPiece { file, offset, data, .. } = piece;
         if !is_export_file(&file) {
-            return Err(ArchiveError(format!("{file:?} is no file of an export")));
+            return Err(refused(format!("{file:?} is no file of an export")));
         }
         // Of files that are one per leaf the next one begins when the one before has ended.
         if file.contains('/') {
@@ -138,27 +186,48 @@ impl DayWriter {
         let writing = match self.open.get_mut(&file) {
             Some(writing) => writing,
             None => {
-                let path = path(&format!("{}/{file}", self.place))?;
-                let writer = BufWriter::with_capacity(self.archive.store.clone(), path, BUFFER);
+                let path = path(&format!("{}/{file}", self.place)).map_err(Failure::from)?;
+                let writer = BufWriter::with_capacity(self.archive.store.clone(), path, self.archive.part);
+                let writer = writer.with_max_concurrency(UNDER_WAY);
                 self.open.entry(file.clone()).or_insert(Writing { writer, size: 0 })
             }
         };
         if writing.size != offset {
-            return Err(ArchiveError(format!("{file} goes on at {offset}, {} bytes were written", writing.size)));
+            return Err(refused(format!("{file} goes on at {offset}, {} bytes were written", writing.size)));
         }
         writing.size += data.len() as u64;
-        Ok(writing.writer.put(Bytes::from(data)).await?)
+        if writing.size > self.archive.most {
+            let most = self.archive.most;
+            let (place, parts) = (&self.place, s3::PARTS);
+            return Err(refused(format!(
+                "{place}/{file} is larger than {most} bytes, {parts} parts: audit.archive_part_mib is too small"
+            )));
+        }
+        let put = writing.writer.put(Bytes::from(data)).await;
+        Ok(put.map_err(ArchiveError::from).map_err(Failure::from)?)
     }
 
-    /// Moves files to their places.
-    async fn finish(&mut self, which: impl Fn(&String) -> bool) -> Result<(), ArchiveError> {
+    /// Moves files to their places, while nobody else may do so.
+    async fn finish(&mut self, which: impl Fn(&String) -> bool) -> Result<(), RoundError> {
         let names: Vec<String> = self.open.keys().filter(|name| which(name)).cloned().collect();
         for name in names {
+            self.epoch.current()?;
             if let Some(mut writing) = self.open.remove(&name) {
-                let failed = |e: std::io::Error| ArchiveError(format!("{}/{name}: {e}", self.place));
-                writing.writer.shutdown().await.map_err(failed)?;
+                let failed =
+                    |e: std::io::Error| ArchiveError(format!("{}/{name}: {}", self.place, one_line(&e.to_string())));
+                writing.writer.shutdown().await.map_err(failed).map_err(Failure::from)?;
             }
         }
         Ok(())
+    }
+
+    /// Takes back what is on its way.
+    async fn abort(&mut self) {
+        for (name, mut writing) in std::mem::take(&mut self.open) {
+            if let Err(error) = writing.writer.abort().await {
+                let error = ArchiveError::from(error);
+                tracing::warn!(file = format!("{}/{name}", self.place), %error, "parts that count for nothing stay behind");
+            }
+        }
     }
 }

@@ -9,7 +9,7 @@ use object_store::{GetResultPayload, ObjectStore, ObjectStoreExt};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use super::{Archive, path};
+use super::{Archive, one_line, path};
 use crate::domain::export::EVENTS;
 use crate::export::check::Source;
 use crate::export::lines::Lines;
@@ -44,20 +44,21 @@ impl StoredDay {
 
 fn failed(error: object_store::Error) -> io::Error {
     match error {
-        object_store::Error::NotFound { .. } => io::Error::new(io::ErrorKind::NotFound, error),
-        other => io::Error::other(other),
+        object_store::Error::NotFound { .. } => io::Error::new(io::ErrorKind::NotFound, one_line(&error.to_string())),
+        other => io::Error::other(one_line(&other.to_string())),
     }
 }
 
 impl Source for StoredDay {
     fn open(&self, name: &str) -> io::Result<Box<dyn Read + Send>> {
         let path = path(&format!("{}/{name}", self.place)).map_err(io::Error::other)?;
-        let found = self.runtime.block_on(self.archive.store.get(&path)).map_err(failed)?;
         let closing = self.archive.closing.clone();
+        let found = waited(&self.runtime, &closing, self.archive.store.get(&path))?.map_err(failed)?;
         Ok(match found.payload {
             GetResultPayload::File(file, _) => Box::new(UntilClosing { inner: file, closing }),
             GetResultPayload::Stream(stream) => {
-                let inner = Streamed { stream, rest: Bytes::new(), runtime: self.runtime.clone() };
+                let (rest, runtime) = (Bytes::new(), self.runtime.clone());
+                let inner = Streamed { stream, rest, runtime, closing: closing.clone() };
                 Box::new(UntilClosing { inner, closing })
             }
         })
@@ -66,10 +67,24 @@ impl Source for StoredDay {
     fn names(&self) -> io::Result<Vec<String>> {
         let prefix = path(&self.place).map_err(io::Error::other)?;
         let listed = self.archive.store.list(Some(&prefix)).try_collect::<Vec<_>>();
-        let objects = self.runtime.block_on(listed).map_err(failed)?;
+        let objects = waited(&self.runtime, &self.archive.closing, listed)?.map_err(failed)?;
         let below = format!("{prefix}/");
         Ok(objects.iter().filter_map(|o| Some(o.location.as_ref().strip_prefix(&below)?.to_owned())).collect())
     }
+}
+
+/// What a store answers, unless the process closes first.
+fn waited<F: Future>(runtime: &Handle, closing: &CancellationToken, answer: F) -> io::Result<F::Output> {
+    runtime.block_on(async {
+        tokio::select! {
+            () = closing.cancelled() => Err(stops()),
+            answer = answer => Ok(answer),
+        }
+    })
+}
+
+fn stops() -> io::Error {
+    io::Error::other("the process stops")
 }
 
 /// Reads until the process closes, so that a large day does not keep it.
@@ -81,7 +96,7 @@ struct UntilClosing<R> {
 impl<R: Read> Read for UntilClosing<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.closing.is_cancelled() {
-            return Err(io::Error::other("the process stops"));
+            return Err(stops());
         }
         self.inner.read(buffer)
     }
@@ -92,12 +107,13 @@ struct Streamed {
     stream: BoxStream<'static, object_store::Result<Bytes>>,
     rest: Bytes,
     runtime: Handle,
+    closing: CancellationToken,
 }
 
 impl Read for Streamed {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.rest.is_empty() {
-            match self.runtime.block_on(self.stream.next()) {
+            match waited(&self.runtime, &self.closing, self.stream.next())? {
                 None => return Ok(0),
                 Some(bytes) => self.rest = bytes.map_err(failed)?,
             }
@@ -117,8 +133,9 @@ mod tests {
         let parts: Vec<object_store::Result<Bytes>> =
             ["", "abc", "", "defgh", "i"].map(|part| Ok(Bytes::from_static(part.as_bytes()))).into();
         let stream = futures::stream::iter(parts).boxed();
-        let inner = Streamed { stream, rest: Bytes::new(), runtime: Handle::current() };
         let closing = CancellationToken::new();
+        let (rest, runtime) = (Bytes::new(), Handle::current());
+        let inner = Streamed { stream, rest, runtime, closing: closing.clone() };
         let mut reader = UntilClosing { inner, closing: closing.clone() };
         let read = move || {
             let mut two = [0; 2];

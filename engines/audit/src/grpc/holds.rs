@@ -128,8 +128,8 @@ impl Holds {
     fn encode_day(&self, day: DayRow) -> pb::Day {
         let stays = match (day.state, day.stays_because.clone()) {
             (DayState::Detached, _) => String::new(),
-            (DayState::Online, Some(reason)) if self.settings.archive_directory.is_empty() && day.closed => {
-                format!("{reason}; nothing is archived: audit.archive_directory is empty")
+            (DayState::Online, Some(reason)) if !self.settings.archives() && day.closed => {
+                format!("{reason}; nothing is archived: audit.archive_directory and audit.archive_url are empty")
             }
             (_, Some(reason)) => reason,
             (_, None) if !self.settings.detach => "nothing is detached: audit.detach is false".to_owned(),

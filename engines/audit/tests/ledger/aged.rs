@@ -1,7 +1,6 @@
 //! A ledger whose days pass: closed, published, archived and detached, and the service on it.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use deltran_api::audit::v1::VerifyReport;
@@ -26,6 +25,8 @@ use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::Request;
 
+use crate::bucket::Bucket;
+use crate::kept::Kept;
 use crate::place::{DAY, Keys, NOON, Place, SUBJECT};
 
 /// 2020-01-01T12:00:00Z: hundreds of days later is still before any clock of a database.
@@ -40,24 +41,30 @@ pub struct Aged {
     pub publisher: Publisher,
     pub closed: Vec<ClosedDay>,
     pub epoch: Epoch,
+    /// Where the archive is, if not in a folder.
+    pub bucket: Option<Bucket>,
     door: Door,
     seq: u64,
-    _folder: TempDir,
+    pub folder: TempDir,
     _lease: DropGuard,
 }
 
 impl Aged {
     /// An empty ledger whose days may go after `retention_days`; the database lets them go after one.
     pub async fn new(retention_days: i32) -> Self {
+        Self::with(retention_days, None).await
+    }
+
+    /// Its archive is in a bucket, where there is one.
+    pub async fn with(retention_days: i32, bucket: Option<Bucket>) -> Self {
         let mut place = Place::new().await;
         place.clock.advance_micros(START - NOON);
         place.by_root("UPDATE retention_floor SET days = 1").await.unwrap();
         let keys = Keys::new();
-        let settings = Settings {
-            retention_days,
-            archive_directory: keys.file("archive").display().to_string(),
-            detach: true,
-            ..keys.settings()
+        let settings = Settings { retention_days, detach: true, ..keys.settings() };
+        let settings = match &bucket {
+            None => Settings { archive_directory: keys.file("archive").display().to_string(), ..settings },
+            Some(bucket) => bucket.settings(settings),
         };
         let (door, publisher) = (place.door(), place.publisher(&settings));
         let retention = Retention::new(place.context.clone(), door.clone(), None, &settings);
@@ -71,9 +78,10 @@ impl Aged {
             publisher,
             closed: Vec::new(),
             epoch,
+            bucket,
             door,
             seq: 0,
-            _folder: keys.folder,
+            folder: keys.folder,
             _lease: lease,
         }
     }
@@ -142,13 +150,17 @@ impl Aged {
         outcome
     }
 
-    /// The folder of the archive.
-    pub fn archive_folder(&self) -> PathBuf {
-        self.settings.archive_directory.clone().into()
+    /// Where the archive is.
+    pub fn kept(&self) -> Kept<'_> {
+        match &self.bucket {
+            None => Kept::Folder(self.settings.archive_directory.clone().into()),
+            Some(bucket) => Kept::Bucket(bucket),
+        }
     }
 
     fn stored(&self) -> Archive {
-        Archive::in_folder(&self.archive_folder(), CancellationToken::new()).unwrap()
+        let found = |name: &str| self.bucket.as_ref()?.environment.get(name).cloned();
+        Archive::open(&self.settings, &found, CancellationToken::new()).unwrap().unwrap()
     }
 
     /// A round of the worker as it runs, which archives days by itself.

@@ -1,7 +1,6 @@
 //! The archive: days that prove themselves, read again before they are believed, and the proofs that come out of it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use deltran_api::audit::v1 as pb;
 use deltran_api::audit::v1::audit_service_server::AuditService;
@@ -15,6 +14,8 @@ use deltran_runtime::lease::RoundError;
 use tokio_stream::StreamExt as _;
 
 use crate::aged::{Aged, asked, day, failed, reason};
+use crate::bucket::Bucket;
+use crate::kept::Kept;
 
 /// Days of these many leaves, one of each with bytes beside it.
 async fn days(aged: &mut Aged, leaves: &[u64]) {
@@ -28,15 +29,26 @@ async fn days(aged: &mut Aged, leaves: &[u64]) {
     }
 }
 
-fn folder_checks(aged: &Aged, place: &str) -> Vec<String> {
+/// What a stranger finds wrong in a day.
+pub fn folder_checks(aged: &Aged, place: &str) -> Vec<String> {
     let keys = aged.publisher.notary().verifiers().to_vec();
-    let report = check(&Folder(aged.archive_folder().join(place)), &keys, None, &mut |_, _| {}).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let copy = aged.kept().copy_of(place, folder.path());
+    let report = check(&Folder(copy), &keys, None, &mut |_, _| {}).unwrap();
     report.checks.iter().filter(|c| !c.ok).map(|c| format!("{}: {}", c.name, c.detail)).collect()
 }
 
 #[tokio::test]
-async fn days_go_to_the_archive_and_leave_and_are_proven_from_there() {
-    let mut aged = Aged::new(3).await;
+async fn days_go_to_a_folder_and_leave_and_are_proven_from_there() {
+    days_leave(Aged::new(3).await).await;
+}
+
+#[tokio::test]
+async fn days_go_to_a_bucket_and_leave_and_are_proven_from_there() {
+    days_leave(Aged::with(3, Some(Bucket::new().await)).await).await;
+}
+
+async fn days_leave(mut aged: Aged) {
     let counts = [3, 300, 0, 20, 255, 7, 1];
     days(&mut aged, &counts).await;
     let (mut frontier, mut added) = (Frontier::default(), Additions::default());
@@ -119,27 +131,34 @@ async fn days_go_to_the_archive_and_leave_and_are_proven_from_there() {
 
 /// What is not what it was when it is read again keeps its day in the database.
 #[tokio::test]
-async fn an_archive_that_was_changed_lets_no_day_go() {
-    type Tamper = fn(&Path);
+async fn a_folder_that_was_changed_lets_no_day_go() {
+    changed_archives(async || None).await;
+}
+
+#[tokio::test]
+async fn a_bucket_that_was_changed_lets_no_day_go() {
+    changed_archives(async || Some(Bucket::new().await)).await;
+}
+
+async fn changed_archives(place: impl AsyncFn() -> Option<Bucket>) {
+    type Tamper = fn(Kept<'_>);
     let cases: [(&str, Tamper); 8] = [
-        ("leaves:", |archive| change(&archive.join("2020-01-02/events.jsonl"))),
+        ("leaves:", |archive| archive.change("2020-01-02/events.jsonl")),
         // Whichever of its fields that is: at the latest its hash is not that of the manifest.
-        ("", |archive| change(&archive.join("2020-01-02/leaves.jsonl"))),
-        ("leaves:", |archive| change(&archive.join("2020-01-02/raw/302"))),
-        ("manifest.json is another one", |archive| change(&archive.join("2020-01-02/manifest.json"))),
-        ("manifest.json", |archive| std::fs::remove_file(archive.join("2020-01-02/manifest.json")).unwrap()),
-        ("files:", |archive| std::fs::write(archive.join("2020-01-02/more"), "x").unwrap()),
-        ("is missing, or not what its events give", |archive| change(&archive.join("tile/0/000"))),
-        ("is missing, or not what its events give", |archive| {
-            std::fs::remove_file(archive.join("tile/0/000")).unwrap()
-        }),
+        ("", |archive| archive.change("2020-01-02/leaves.jsonl")),
+        ("leaves:", |archive| archive.change("2020-01-02/raw/302")),
+        ("manifest.json is another one", |archive| archive.change("2020-01-02/manifest.json")),
+        ("manifest.json", |archive| archive.remove("2020-01-02/manifest.json")),
+        ("files:", |archive| archive.write("2020-01-02/more", "x")),
+        ("is missing, or not what its events give", |archive| archive.change("tile/0/000")),
+        ("is missing, or not what its events give", |archive| archive.remove("tile/0/000")),
     ];
     for (named, tamper) in cases {
-        let mut aged = Aged::new(3).await;
+        let mut aged = Aged::with(3, place().await).await;
         days(&mut aged, &[3, 300]).await;
         aged.round().await.unwrap();
         assert_eq!(aged.cut().await, 0);
-        tamper(&aged.archive_folder());
+        tamper(aged.kept());
         days(&mut aged, &[2, 2, 2]).await;
         let refused = match aged.round().await {
             Err(RoundError::Later(why)) => why,
@@ -151,27 +170,26 @@ async fn an_archive_that_was_changed_lets_no_day_go() {
     }
 }
 
-fn change(file: &Path) {
-    let mut bytes = std::fs::read(file).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    std::fs::write(file, bytes).unwrap();
-}
-
 /// A try that was broken off leaves files behind: the next one writes them over.
 #[tokio::test]
-async fn what_a_broken_try_left_is_written_over() {
-    let mut aged = Aged::new(1).await;
+async fn what_a_broken_try_left_in_a_folder_is_written_over() {
+    written_over(Aged::new(1).await).await;
+}
+
+#[tokio::test]
+async fn what_a_broken_try_left_in_a_bucket_is_written_over() {
+    written_over(Aged::with(1, Some(Bucket::new().await)).await).await;
+}
+
+async fn written_over(mut aged: Aged) {
     days(&mut aged, &[4, 0]).await;
-    let left = aged.archive_folder().join(day(0));
-    std::fs::create_dir_all(&left).unwrap();
     for file in ["events.jsonl", "manifest.json"] {
-        std::fs::write(left.join(file), "half a line").unwrap();
+        aged.kept().write(&format!("{}/{file}", day(0)), "half a line");
     }
     aged.round().await.unwrap();
     assert_eq!((folder_checks(&aged, &day(0)), aged.cut().await), (Vec::new(), 4));
     // Where the archive is gone, what needs it says so.
-    std::fs::remove_dir_all(aged.archive_folder()).unwrap();
+    aged.kept().clear();
     let key = Some(pb::get_inclusion_proof_request::Leaf::LeafIndex(0));
     let request = pb::GetInclusionProofRequest { leaf: key, size: 0 };
     let refused = aged.service_with_archive().await.get_inclusion_proof(asked(request)).await.unwrap_err();

@@ -4,9 +4,12 @@
 mod aged;
 mod append;
 mod archive;
+mod archive_s3;
+mod bucket;
 mod cut_off;
 mod export;
 mod holds;
+mod kept;
 mod place;
 mod retention;
 mod signing;

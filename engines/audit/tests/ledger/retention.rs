@@ -533,5 +533,8 @@ async fn days_are_listed_with_where_they_stand_and_why() {
     assert_eq!(why(&aged, 0).await, "nothing is detached: audit.detach is false");
     aged.settings.archive_directory = String::new();
     as_superuser(&mut aged, "DELETE FROM day_archive").await;
-    assert_eq!(why(&aged, 0).await, "it is not archived; nothing is archived: audit.archive_directory is empty");
+    assert_eq!(
+        why(&aged, 0).await,
+        "it is not archived; nothing is archived: audit.archive_directory and audit.archive_url are empty"
+    );
 }
