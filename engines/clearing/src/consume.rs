@@ -28,8 +28,8 @@ impl Handler for Transactions {
     async fn apply(&self, tx: &mut PgConnection, events: &[Delivery]) -> Result<Vec<Outgoing>, ApplyError> {
         let mut new: BTreeMap<WindowId, Vec<Obligation>> = BTreeMap::new();
         for delivery in events {
-            if let Some(event) = delivery.owned_event()?
-                && let Some(obligation) = obligations::of_event(&event)?
+            if let Some(event) = delivery.engine_event()
+                && let Some(obligation) = obligations::of_event(event)?
             {
                 new.entry(obligation.window).or_default().push(obligation);
             }
@@ -68,11 +68,11 @@ struct Followed {
     cause: Option<EventId>,
 }
 
-fn followed(event: Event, cause: Option<EventId>) -> Option<Followed> {
+fn followed(event: &Event, cause: Option<EventId>) -> Option<Followed> {
     let (set, currency, batch) = match event {
         Event::BatchCreated(e) => (e.netting_set_id, e.currency, Batch::Created),
         Event::BatchSettled(e) => (e.netting_set_id, e.currency, Batch::Settled(e.final_at)),
-        Event::BatchAborted(e) => (e.netting_set_id, e.currency, Batch::Aborted(e.reason)),
+        Event::BatchAborted(e) => (e.netting_set_id, e.currency, Batch::Aborted(e.reason.clone())),
         _ => return None,
     };
     Some(Followed { set, currency, batch, cause })
@@ -83,7 +83,7 @@ impl Handler for Settlement {
     async fn apply(&self, tx: &mut PgConnection, events: &[Delivery]) -> Result<Vec<Outgoing>, ApplyError> {
         let mut all = Vec::new();
         for delivery in events {
-            all.extend(delivery.owned_event()?.and_then(|event| followed(event, delivery.event_id())));
+            all.extend(delivery.engine_event().and_then(|event| followed(event, delivery.event_id())));
         }
         let currencies: BTreeSet<Currency> = all.iter().map(|f| f.currency).collect();
         store::lock_currencies(tx, &currencies).await?;

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use deltran_api::clearing::v1 as pb;
 use deltran_api::clearing::v1::clearing_service_server::ClearingService;
 use deltran_api::common::v1::NetPosition;
-use deltran_events::{Domain, Envelope};
+use deltran_events::{Domain, Envelope, Event};
 use deltran_kernel::{Currency, Minor, NettingSetId, ParticipantId, WindowId};
 use deltran_messaging::Broker;
 use deltran_messaging::watch::{self, Seen};
@@ -153,11 +153,27 @@ impl Service {
         if envelope.source != Domain::Clearing.source() || envelope.metadata.producer.is_none() {
             return Ok(None);
         }
-        let id = envelope.data.get("window_id").and_then(|id| id.as_str()).and_then(|id| id.parse::<WindowId>().ok());
-        let Some(id) = id else { return Ok(None) };
+        let Some(id) = window_of(&envelope.data) else { return Ok(None) };
         let Some(window) = store::window(self.clearing.context.db.pool(), id).await? else { return Ok(None) };
         let window = self.encode_one(&window, caller).await?;
         Ok(Some(pb::WatchWindowsResponse { position: seen.position, window, event_type: envelope.event_type }))
+    }
+}
+
+/// The window that an event is about, where it is about one.
+fn window_of(event: &Event) -> Option<WindowId> {
+    match event {
+        Event::WindowScheduled(e) => Some(e.window_id),
+        Event::WindowOpened(e) => Some(e.window_id),
+        Event::WindowExtended(e) => Some(e.window_id),
+        Event::WindowClosing(e) => Some(e.window_id),
+        Event::WindowClosed(e) => Some(e.window_id),
+        Event::WindowNetted(e) => Some(e.window_id),
+        Event::WindowSettling(e) => Some(e.window_id),
+        Event::WindowSettled(e) => Some(e.window_id),
+        Event::WindowFailed(e) => Some(e.window_id),
+        Event::WindowAborted(e) => Some(e.window_id),
+        _ => None,
     }
 }
 

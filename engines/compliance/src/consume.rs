@@ -137,11 +137,11 @@ fn alert(monitor: &Monitor, crossed: Crossed, alert_id: AlertId, raised_at: Time
 /// The transaction that an event of the ledger commits, where it does.
 fn committed(delivery: &Delivery) -> Result<Option<Seen>, ApplyError> {
     let Ok((envelope, _)) = &*delivery.envelope else { return Ok(None) };
-    let (transaction_id, payer, payee, amount, currency) = match delivery.owned_event()? {
+    let (transaction_id, payer, payee, amount, currency) = match delivery.engine_event() {
         Some(Event::TransactionCreated(e)) if e.state == TransactionState::Committed => {
-            (e.transaction_id, e.payer, e.payee, e.amount, e.currency)
+            (e.transaction_id, e.payer, e.payee, &e.amount, e.currency)
         }
-        Some(Event::TransactionCommitted(e)) => (e.transaction_id, e.payer, e.payee, e.amount, e.currency),
+        Some(Event::TransactionCommitted(e)) => (e.transaction_id, e.payer, e.payee, &e.amount, e.currency),
         _ => return Ok(None),
     };
     let amount = amount.money(currency).map_err(|e| ApplyError::Permanent(format!("{transaction_id}: {e}")))?;

@@ -6,6 +6,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::data::{self, Domain};
+use crate::json::Json;
 use crate::schema::Invalid;
 
 /// What a row of the catalog says about its event.
@@ -21,7 +22,8 @@ pub struct EventSpec {
     /// The schema of its data, generated from the Rust type.
     pub schema: fn() -> Schema,
     /// Reads its data.
-    pub read: fn(&Value) -> Result<Event, Invalid>,
+    pub read: fn(&Json<'_>) -> Result<Event, Invalid>,
+    event_type: &'static str,
     /// Its place in [`EVENTS`].
     pub index: usize,
 }
@@ -34,8 +36,8 @@ impl std::fmt::Debug for EventSpec {
 
 impl EventSpec {
     /// `<entity>.<action>`.
-    pub fn event_type(&self) -> String {
-        format!("{}.{}", self.entity, self.action)
+    pub fn event_type(&self) -> &'static str {
+        self.event_type
     }
 
     /// `events.<domain>.<entity>.<action>`.
@@ -52,11 +54,7 @@ impl EventSpec {
         if !older && rest != event_type {
             return None;
         }
-        EVENTS.iter().find(|spec| spec.domain.name() == domain && spec.is_type(event_type))
-    }
-
-    fn is_type(&self, event_type: &str) -> bool {
-        event_type.split_once('.') == Some((self.entity, self.action))
+        EVENTS.iter().find(|spec| spec.event_type == event_type && spec.domain.name() == domain)
     }
 
     /// The major version of its data.
@@ -86,7 +84,7 @@ pub(crate) const VERSION_PATTERN: &str = r"^(0|[1-9][0-9]{0,4})\.(0|[1-9][0-9]{0
 /// The form of an event type; its parts are the last two tokens of the subject.
 pub(crate) const EVENT_TYPE_PATTERN: &str = r"^[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*$";
 
-fn read<T: DeserializeOwned + Into<Event>>(event_type: &str, value: &Value) -> Result<Event, Invalid> {
+fn read<T: DeserializeOwned + Into<Event>>(event_type: &str, value: &Json<'_>) -> Result<Event, Invalid> {
     T::deserialize(value).map(Into::into).map_err(|e| Invalid::new(event_type.to_owned(), e.to_string()))
 }
 
@@ -120,6 +118,7 @@ macro_rules! events {
             version: $version,
             schema: schema_of::<data::$module::$name>,
             read: |value| read::<data::$module::$name>(concat!($entity, ".", $action), value),
+            event_type: concat!($entity, ".", $action),
             index: Row::$name as usize,
         },)*];
 

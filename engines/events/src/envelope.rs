@@ -10,11 +10,10 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::catalog::{EVENT_TYPE_PATTERN, Event, EventSpec, VERSION_PATTERN};
-use crate::exact;
+use crate::json::Json;
 use crate::schema::{self, Invalid};
 
 /// The largest envelope, in bytes: what a leaf of the audit ledger may be.
@@ -114,15 +113,17 @@ pub struct Stamp<'a> {
 /// source, or the line is longer than [`MAX_ENVELOPE_BYTES`]: a defect of the publisher, to be refused loudly.
 pub fn encode(event: &Event, context: &Context, stamp: &Stamp<'_>) -> Result<Bytes, Invalid> {
     let spec = event.spec();
-    let data = event.to_value()?;
-    schema::check_data(spec, &data)?;
+    let unwritten = |e: serde_json::Error| Invalid::new(spec.event_type(), e.to_string());
+    let data = serde_json::to_string(event).map_err(unwritten)?;
+    let read = Json::parse(&data).map_err(|reason| Invalid::new(spec.event_type(), reason))?;
+    schema::check_data(spec, &read)?;
     let envelope = Envelope {
         event_id: stamp.event_id,
-        event_type: spec.event_type(),
+        event_type: spec.event_type().to_owned(),
         timestamp: stamp.at,
         source: spec.domain.source().to_owned(),
         version: spec.version.to_owned(),
-        data,
+        data: event,
         metadata: Metadata {
             correlation_id: context.correlation_id.clone(),
             user_id: context.user_id.clone(),
@@ -133,7 +134,8 @@ pub fn encode(event: &Event, context: &Context, stamp: &Stamp<'_>) -> Result<Byt
         },
     };
     envelope.check().map_err(|reason| Invalid::new(spec.event_type(), reason))?;
-    let line = serde_json::to_vec(&envelope).map_err(|e| Invalid::new(spec.event_type(), e.to_string()))?;
+    let mut line = Vec::with_capacity(data.len() + 512);
+    serde_json::to_writer(&mut line, &envelope).map_err(unwritten)?;
     if line.len() > MAX_ENVELOPE_BYTES {
         return Err(Invalid::new(
             spec.event_type(),
@@ -196,9 +198,9 @@ impl<D> Envelope<D> {
     }
 }
 
-impl Envelope<Value> {
+impl Envelope<Event> {
     /// Reads and validates a line received on `subject`: the envelope, then the data against the
-    /// schema of its event and version. The data of what it returns can be read with [`Self::event`].
+    /// schema of its event and version.
     ///
     /// The envelope is checked by its types and not by its JSON Schema, for speed; a test holds the
     /// two together.
@@ -219,20 +221,12 @@ impl Envelope<Value> {
             });
         }
         let data =
-            exact::value(envelope.data.get()).map_err(|e| Invalid::new(spec.event_type(), format!("data: {e}")))?;
+            Json::parse(envelope.data.get()).map_err(|e| Invalid::new(spec.event_type(), format!("data: {e}")))?;
         schema::check_data(spec, &data)?;
         // A schema does not know every currency and every day of the calendar; the type does.
-        (spec.read)(&data)?;
+        let data = (spec.read)(&data)?;
         let Envelope { event_id, event_type, timestamp, source, version, data: _, metadata } = envelope;
         Ok((Self { event_id, event_type, timestamp, source, version, data, metadata }, spec))
-    }
-
-    /// The data as its Rust type.
-    ///
-    /// # Errors
-    /// None for what [`Self::decode`] returned, with the row that it returned.
-    pub fn event(&self, spec: &EventSpec) -> Result<Event, DecodeError> {
-        Ok((spec.read)(&self.data)?)
     }
 }
 

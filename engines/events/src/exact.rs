@@ -1,24 +1,11 @@
-//! Reads JSON without changing its meaning: what a reader would round or choose between is refused.
-
-use std::fmt;
-
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
-use serde_json::map::Entry;
-use serde_json::{Map, Number, Value};
+//! Numbers that survive the way through a reader, and those that would be rounded.
 
 /// A decimal number of at most this many significant digits survives the way through a 64-bit float.
 pub(crate) const EXACT_DIGITS: usize = f64::DIGITS as usize;
 
-/// Reads a JSON text as a value.
-///
-/// # Errors
-/// What is not JSON, a name that stands twice in one object, and a number that would be rounded.
-pub(crate) fn value(text: &str) -> Result<Value, String> {
-    if let Some(number) = numbers(text).find(|number| !is_exact(number)) {
-        let number: String = number.chars().take(64).collect();
-        return Err(format!("number {number} has more digits than can be read exactly: send it as a string"));
-    }
-    serde_json::from_str::<Unique>(text).map(|Unique(value)| value).map_err(|e| e.to_string())
+/// The first number of a JSON text that a reader would round, as far as it fits a message.
+pub(crate) fn rounded(text: &str) -> Option<String> {
+    numbers(text).find(|number| !is_exact(number)).map(|number| number.chars().take(64).collect())
 }
 
 /// Digits of a decimal without sign, point, exponent, leading and trailing zeros.
@@ -76,124 +63,4 @@ fn after_string(bytes: &[u8], mut at: usize) -> usize {
         }
     }
     bytes.len()
-}
-
-/// A value in which no name stands twice in one object: readers disagree on which one counts.
-struct Unique(Value);
-
-impl<'de> Deserialize<'de> for Unique {
-    fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        d.deserialize_any(UniqueVisitor).map(Self)
-    }
-}
-
-struct UniqueVisitor;
-
-impl<'de> Visitor<'de> for UniqueVisitor {
-    type Value = Value;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON value")
-    }
-    fn visit_bool<E: Error>(self, value: bool) -> Result<Value, E> {
-        Ok(Value::Bool(value))
-    }
-    fn visit_i64<E: Error>(self, value: i64) -> Result<Value, E> {
-        Ok(Value::Number(value.into()))
-    }
-    fn visit_u64<E: Error>(self, value: u64) -> Result<Value, E> {
-        Ok(Value::Number(value.into()))
-    }
-    fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
-        Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("number out of range"))
-    }
-    fn visit_str<E: Error>(self, value: &str) -> Result<Value, E> {
-        Ok(Value::String(value.to_owned()))
-    }
-    fn visit_string<E: Error>(self, value: String) -> Result<Value, E> {
-        Ok(Value::String(value))
-    }
-    fn visit_unit<E: Error>(self) -> Result<Value, E> {
-        Ok(Value::Null)
-    }
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
-        let mut array = Vec::new();
-        while let Some(Unique(item)) = items.next_element()? {
-            array.push(item);
-        }
-        Ok(Value::Array(array))
-    }
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
-        let mut object = Map::new();
-        while let Some((name, Unique(value))) = entries.next_entry::<String, Unique>()? {
-            match object.entry(name) {
-                Entry::Vacant(place) => drop(place.insert(value)),
-                Entry::Occupied(place) => {
-                    return Err(A::Error::custom(format_args!("{:?} stands twice in one object", place.key())));
-                }
-            }
-        }
-        Ok(Value::Object(object))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reads_what_the_plain_reader_reads() {
-        for text in [
-            "null",
-            "true",
-            "-1",
-            "18446744073709551615",
-            "-9223372036854775808",
-            "1000.00",
-            "1e2",
-            "123456789012345",
-            "0.00000000000000000000000000000000000001",
-            "\"12345678901234567.89\"",
-            r#""a\"1.00000000000000000001""#,
-            r#"{"a":[1,2.5,{"b":null,"c":"\\"}],"b":{}}"#,
-            "[]",
-            "-0",
-            "9007199254740993",
-        ] {
-            assert_eq!(value(text), Ok(serde_json::from_str::<Value>(text).unwrap()), "{text}");
-        }
-    }
-
-    #[test]
-    fn refuses_what_would_be_rounded() {
-        for text in [
-            "12345678901234567.89",
-            "123456789012345.67",
-            "1000.000000000000000001",
-            "[0.1000000000000000055]",
-            "18446744073709551617",
-            "1e400",
-            "1e-400",
-            "-12345678901234567890",
-            r#"{"a":{"b":9007199254740993.0}}"#,
-            &format!("0.{}1", "0".repeat(400)),
-        ] {
-            assert!(value(text).unwrap_err().contains("exactly"), "{text}");
-        }
-    }
-
-    #[test]
-    fn refuses_a_name_that_stands_twice() {
-        for text in [r#"{"a":1,"a":1}"#, r#"[{"b":{"a":1,"\u0061":2}}]"#] {
-            assert!(value(text).unwrap_err().contains("twice"), "{text}");
-        }
-        assert!(value(r#"{"a":{"a":1},"b":{"a":1}}"#).is_ok());
-    }
-
-    #[test]
-    fn refuses_what_is_not_json() {
-        for text in ["", "{", "[1,]", "01", "\"", "\"\\", "nul", "{} {}"] {
-            assert!(value(text).is_err(), "{text}");
-        }
-    }
 }

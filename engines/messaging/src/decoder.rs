@@ -4,15 +4,13 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use deltran_events::catalog::EventSpec;
-use deltran_events::{DecodeError, Envelope};
-use serde_json::Value;
+use deltran_events::{DecodeError, Envelope, Event, EventSpec};
 
 /// Messages that are remembered: about what the consumers of a busy process are apart from each other.
 const REMEMBERED: usize = 8_192;
 
 /// The validated envelope of a message with its row of the catalog, or what is wrong.
-pub type Decoded = Result<(Envelope<Value>, &'static EventSpec), DecodeError>;
+pub type Decoded = Result<(Envelope<Event>, &'static EventSpec), DecodeError>;
 
 /// Decodes messages, and remembers the last of them while several consumers read. Cloning shares the memory.
 #[derive(Debug, Clone, Default)]

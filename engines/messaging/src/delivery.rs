@@ -10,7 +10,6 @@ use deltran_events::{Domain, Envelope, Event, MAX_ENVELOPE_BYTES, MAX_PRODUCER_S
 use serde_json::Value;
 
 use crate::broker::BrokerError;
-use crate::consumer::ApplyError;
 use crate::decoder::{Decoded, Decoder};
 
 /// A message as a consumer gets it.
@@ -70,31 +69,14 @@ impl Delivery {
 
     /// The event with its data, where it is valid and comes from the engine that owns its domain.
     /// What outside publishers put on a subject is recorded by the audit ledger and moves no money.
-    pub fn engine_event(&self) -> Option<Event> {
+    pub fn engine_event(&self) -> Option<&Event> {
         let (envelope, spec) = (*self.envelope).as_ref().ok()?;
         let (producer, _) = self.producer.as_ref()?;
         let owner = producer.rsplit_once('/')?.0;
         if owner != spec.domain.source() || envelope.source != owner {
             return None;
         }
-        envelope.event(spec).ok()
-    }
-
-    /// The same for a consumer that must not skip: none where somebody else published it.
-    ///
-    /// # Errors
-    /// Where the owner published it and its data cannot be read: it must not be passed over.
-    pub fn owned_event(&self) -> Result<Option<Event>, ApplyError> {
-        let event = self.engine_event();
-        let from_owner = (*self.envelope).as_ref().is_ok_and(|(envelope, spec)| {
-            let producer = self.producer.as_ref().map(|(producer, _)| source_in(producer));
-            envelope.source == spec.domain.source() && producer == Some(&envelope.source)
-        });
-        if event.is_none() && from_owner {
-            let (stream, sequence) = (&self.stream, self.stream_sequence);
-            return Err(ApplyError::Permanent(format!("{stream} {sequence}: an engine's event cannot be read")));
-        }
-        Ok(event)
+        Some(&envelope.data)
     }
 
     /// The event's id, where the envelope is valid.
@@ -134,7 +116,7 @@ fn source_in(producer: &str) -> &str {
 /// The producer and number under which bytes count: those of a valid envelope, and of an invalid one
 /// as far as it is one line that says so. A number under the name of one of the platform's engines
 /// counts on that engine's own subjects only, so that nobody else can use its numbers up.
-pub fn producer_of(subject: &str, payload: &[u8], valid: Option<&Envelope<Value>>) -> Option<(String, u64)> {
+pub fn producer_of(subject: &str, payload: &[u8], valid: Option<&Envelope<Event>>) -> Option<(String, u64)> {
     let (producer, seq) = match valid {
         Some(envelope) => envelope.metadata.producer.clone().zip(envelope.metadata.producer_seq)?,
         None if payload.len() > MAX_ENVELOPE_BYTES || payload.iter().any(|b| matches!(b, b'\n' | b'\r')) => {

@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use deltran_events::Envelope;
 use deltran_kernel::{Clock, EventId};
 use deltran_messaging::{ApplyError, Delivery, Handler, Outgoing};
+use serde_json::Value;
 use sqlx::PgConnection;
 use tokio::sync::Notify;
 
@@ -55,7 +57,7 @@ impl Handler for Filing {
                 .ok_or_else(|| ApplyError::Permanent(format!("no position was given to {}", n.participant)))?;
             n.position = *position;
             *position += 1;
-            n.body = body(n.id, n.kind, n.position, n.at, n.participant, data)
+            n.body = body(n.id, n.kind, n.position, n.at, n.participant, &data)
                 .map_err(|e| ApplyError::Permanent(e.to_string()))?;
             placed.push(n);
         }
@@ -70,10 +72,11 @@ impl Handler for Filing {
     }
 }
 
-/// The notification of a message, without its place, and its data; none where the engine did not publish it.
-fn read(delivery: &Delivery) -> Result<Option<(Notification, &serde_json::Value)>, ApplyError> {
+/// The notification of a message, without its place, and its data as it was published; none where the engine did not
+/// publish it.
+fn read(delivery: &Delivery) -> Result<Option<(Notification, Value)>, ApplyError> {
     let (Some(event), Ok((envelope, _))) = (delivery.engine_event(), &*delivery.envelope) else { return Ok(None) };
-    let Some((kind, participant)) = Kind::of(&event) else { return Ok(None) };
+    let Some((kind, participant)) = Kind::of(event) else { return Ok(None) };
     if envelope.metadata.participant_id != Some(participant) {
         let message = format!("{} is for {participant} and its metadata names somebody else", envelope.event_id);
         return Err(ApplyError::Permanent(message));
@@ -86,5 +89,8 @@ fn read(delivery: &Delivery) -> Result<Option<(Notification, &serde_json::Value)
         at: envelope.timestamp,
         body: String::new(),
     };
-    Ok(Some((notification, &envelope.data)))
+    // What a later release added to the data is told as well.
+    let published: Envelope<Value> =
+        serde_json::from_slice(&delivery.payload).map_err(|e| ApplyError::Permanent(e.to_string()))?;
+    Ok(Some((notification, published.data)))
 }

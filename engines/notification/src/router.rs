@@ -71,11 +71,11 @@ impl Handler for Router {
 impl Router {
     async fn routed(&self, delivery: &Delivery, audience: &Audience) -> Result<Vec<Outgoing>, ApplyError> {
         let Some(event) = delivery.engine_event() else { return Ok(Vec::new()) };
-        let positions = match positions_needed(&event, audience) {
+        let positions = match positions_needed(event, audience) {
             Some(netting_set) => self.positions(netting_set).await?,
             None => Positions::new(),
         };
-        let told = route(&event, &positions, audience).map_err(|e| ApplyError::Permanent(e.to_string()))?;
+        let told = route(event, &positions, audience).map_err(|e| ApplyError::Permanent(e.to_string()))?;
         let Ok((envelope, _)) = &*delivery.envelope else { return Ok(Vec::new()) };
         let correlation = envelope.metadata.correlation_id.clone().unwrap_or_else(|| envelope.event_id.to_string());
         let outgoing = told.into_iter().map(|told| {

@@ -30,18 +30,18 @@ impl From<Contradiction> for ApplyError {
 }
 
 /// An event of the engine that owns its domain, with its producer, number and time.
-struct Own {
-    event: Event,
-    producer: String,
+struct Own<'a> {
+    event: &'a Event,
+    producer: &'a str,
     seq: u64,
     at: Timestamp,
 }
 
 /// The event of a delivery, where the owning engine published it.
-fn own_event(delivery: &Delivery) -> Result<Option<Own>, ApplyError> {
-    let Some(event) = delivery.owned_event()? else { return Ok(None) };
-    let (Ok((envelope, _)), Some((producer, seq))) = (&*delivery.envelope, &delivery.producer) else { return Ok(None) };
-    Ok(Some(Own { event, producer: producer.clone(), seq: *seq, at: envelope.timestamp }))
+fn own_event(delivery: &Delivery) -> Option<Own<'_>> {
+    let event = delivery.engine_event()?;
+    let (Ok((envelope, _)), Some((producer, seq))) = (&*delivery.envelope, &delivery.producer) else { return None };
+    Some(Own { event, producer, seq: *seq, at: envelope.timestamp })
 }
 
 fn minor(amount: &deltran_events::Amount, currency: Currency) -> Result<Minor, ApplyError> {
@@ -71,17 +71,17 @@ impl Handler for Transactions {
         }
         let (mut seen, mut last) = (Vec::with_capacity(events.len()), None);
         for delivery in events {
-            let Some(own) = own_event(delivery)? else { continue };
-            let position = Position::of(Domain::Transactions.source(), &own.producer, own.seq);
+            let Some(own) = own_event(delivery) else { continue };
+            let position = Position::of(Domain::Transactions.source(), own.producer, own.seq);
             let (Some(position), Some(id)) = (position, delivery.event_id()) else { continue };
-            seen.push(Seen { position, id, at: own.at, day: Day::of(own.at, &self.zone), event: own.event });
+            seen.push(Seen { position, id, at: own.at, day: Day::of(own.at, &self.zone), event: own.event.clone() });
             last = Some(own.producer);
         }
         let Some(last) = last else { return Ok(Vec::new()) };
         let needed: BTreeSet<_> = seen.iter().filter_map(|seen| fold::needs(&seen.event)).collect();
         let waiting = store::pending_of(&mut *tx, &Vec::from_iter(needed)).await?;
         let effects = fold::fold(&seen, waiting)?;
-        store::apply(tx, &last, &effects).await?;
+        store::apply(tx, last, &effects).await?;
         Ok(Vec::new())
     }
 
@@ -98,12 +98,12 @@ impl Handler for Clearing {
     async fn apply(&self, tx: &mut PgConnection, events: &[Delivery]) -> Result<Vec<Outgoing>, ApplyError> {
         let (mut facts, mut last) = (ClearingFacts::default(), None);
         for delivery in events {
-            let Some(own) = own_event(delivery)? else { continue };
-            clearing_fact(&mut facts, own.event, own.at)?;
+            let Some(own) = own_event(delivery) else { continue };
+            clearing_fact(&mut facts, own.event.clone(), own.at)?;
             last = Some((own.producer, own.at));
         }
         if let Some((producer, at)) = last {
-            store::apply_clearing(tx, &facts, &producer, at).await?;
+            store::apply_clearing(tx, &facts, producer, at).await?;
         }
         Ok(Vec::new())
     }
@@ -128,7 +128,7 @@ fn clearing_fact(facts: &mut ClearingFacts, event: Event, at: Timestamp) -> Resu
                 count: e.count,
                 gross: minor(&e.gross, e.currency)?,
                 moved: minor(&e.moved, e.currency)?,
-                windows: e.window_ids,
+                windows: e.window_ids.clone(),
                 efficiency: e.efficiency,
                 participants: e.participants,
                 largest_debtor: e.largest_debtor,
@@ -156,13 +156,13 @@ impl Handler for Settlement {
     async fn apply(&self, tx: &mut PgConnection, events: &[Delivery]) -> Result<Vec<Outgoing>, ApplyError> {
         let (mut batches, mut last) = (Vec::new(), None);
         for delivery in events {
-            let Some(own) = own_event(delivery)? else { continue };
+            let Some(own) = own_event(delivery) else { continue };
             if let Event::BatchSettled(e) = own.event {
                 batches.push(SettledBatch {
                     id: e.batch_id,
                     set: e.netting_set_id,
                     moved: minor(&e.moved, e.currency)?,
-                    windows: e.window_ids,
+                    windows: e.window_ids.clone(),
                     currency: e.currency,
                     final_at: e.final_at,
                 });
@@ -170,7 +170,7 @@ impl Handler for Settlement {
             last = Some((own.producer, own.at));
         }
         let Some((producer, at)) = last else { return Ok(Vec::new()) };
-        store::apply_settled(&mut *tx, &batches, &producer, at).await?;
+        store::apply_settled(&mut *tx, &batches, producer, at).await?;
         if !self.reports {
             return Ok(Vec::new());
         }

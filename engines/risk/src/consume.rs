@@ -50,7 +50,7 @@ impl Transactions {
     }
 
     /// What the events mean, in their order, and the sums of it.
-    async fn read(tx: &mut PgConnection, events: &[(Event, Timestamp)]) -> Result<(Vec<Fact>, Counted), ApplyError> {
+    async fn read(tx: &mut PgConnection, events: &[(&Event, Timestamp)]) -> Result<(Vec<Fact>, Counted), ApplyError> {
         let ids: BTreeSet<TransactionId> = events.iter().filter_map(|(event, _)| waits(event)).collect();
         let ids: Vec<TransactionId> = ids.into_iter().collect();
         let before = if ids.is_empty() { BTreeMap::new() } else { store::waiting_of(tx, &ids).await? };
@@ -100,8 +100,8 @@ impl Handler for Transactions {
         let mut events = Vec::with_capacity(deliveries.len());
         let mut seals: BTreeMap<Currency, (WindowId, Option<EventId>)> = BTreeMap::new();
         for delivery in deliveries {
-            let (Some(event), Ok((envelope, _))) = (delivery.owned_event()?, &*delivery.envelope) else { continue };
-            if let Event::WindowSealed(sealed) = &event {
+            let (Some(event), Ok((envelope, _))) = (delivery.engine_event(), &*delivery.envelope) else { continue };
+            if let Event::WindowSealed(sealed) = event {
                 seals.insert(sealed.currency, (sealed.window_id, delivery.event_id()));
             }
             events.push((event, envelope.timestamp));

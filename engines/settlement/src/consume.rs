@@ -30,7 +30,7 @@ impl Handler for Announcements {
         let mut outgoing = Vec::new();
         for delivery in events {
             let Some(Event::NettingCompleted(event)) = delivery.engine_event() else { continue };
-            outgoing.extend(self.announced(&mut *tx, delivery, &event).await?);
+            outgoing.extend(self.announced(&mut *tx, delivery, event).await?);
         }
         Ok(outgoing)
     }

@@ -111,17 +111,16 @@ impl Service {
 
 /// A stored event as a change of its batch; `None` for what this engine did not publish.
 async fn change(db: &Db, seen: &Seen) -> Result<Option<pb::WatchSettlementsResponse>, Failure> {
-    let Ok((envelope, spec)) = Envelope::decode(&seen.subject, &seen.payload) else { return Ok(None) };
+    let Ok((envelope, _)) = Envelope::decode(&seen.subject, &seen.payload) else { return Ok(None) };
     if envelope.metadata.producer.is_none() || envelope.source != Domain::Settlement.source() {
         return Ok(None);
     }
-    let Ok(event) = envelope.event(spec) else { return Ok(None) };
-    let Some(id) = batch_of(&event) else { return Ok(None) };
+    let Some(id) = batch_of(&envelope.data) else { return Ok(None) };
     let stored = store::batch(db.pool(), id).await?;
     let Some(stored) = stored else {
         return Err(Failure::internal(format!("batch {id} was published and is not stored")));
     };
-    let batch = Some(to_batch(&as_of(stored.batch, &event)));
+    let batch = Some(to_batch(&as_of(stored.batch, &envelope.data)));
     Ok(Some(pb::WatchSettlementsResponse { position: seen.position, batch, event_type: envelope.event_type }))
 }
 

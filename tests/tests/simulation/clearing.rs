@@ -260,9 +260,8 @@ impl ClearingEngine {
         let mut rows = self.rows.clone();
         let mut new: BTreeMap<WindowId, Vec<Obligation>> = BTreeMap::new();
         for delivery in deliveries {
-            let event = delivery.owned_event().map_err(|e| Breach::new("B6", e.to_string()))?;
-            let Some(event) = event else { continue };
-            let Some(mut obligation) = obligations::of_event(&event).map_err(contradiction)? else { continue };
+            let Some(event) = delivery.engine_event() else { continue };
+            let Some(mut obligation) = obligations::of_event(event).map_err(contradiction)? else { continue };
             if faults.clearing_counts_into_its_open_window {
                 let live = self.rows.live(obligation.currency);
                 let open = live.iter().find(|w| w.state == WindowState::Open);
@@ -293,11 +292,10 @@ impl ClearingEngine {
         let mut rows = self.rows.clone();
         let mut out = Vec::new();
         for delivery in deliveries {
-            let event = delivery.owned_event().map_err(|e| Breach::new("B6", e.to_string()))?;
-            let (set, currency, batch) = match event {
+            let (set, currency, batch) = match delivery.engine_event() {
                 Some(Event::BatchCreated(e)) => (e.netting_set_id, e.currency, Batch::Created),
                 Some(Event::BatchSettled(e)) => (e.netting_set_id, e.currency, Batch::Settled(e.final_at)),
-                Some(Event::BatchAborted(e)) => (e.netting_set_id, e.currency, Batch::Aborted(e.reason)),
+                Some(Event::BatchAborted(e)) => (e.netting_set_id, e.currency, Batch::Aborted(e.reason.clone())),
                 _ => continue,
             };
             let known = rows.sets.get(&set).map(|s| (s.currency, s.windows.clone()));

@@ -131,10 +131,9 @@ impl RiskEngine {
     /// What events mean for what is counted: the tables after them, and what the gate is told after COMMIT.
     pub fn apply(&self, deliveries: &[Delivery]) -> Checked<(Counted, Vec<Fact>)> {
         let mut rows = self.rows.clone();
-        let mut events: Vec<(Event, Timestamp)> = Vec::new();
+        let mut events: Vec<(&Event, Timestamp)> = Vec::new();
         for delivery in deliveries {
-            let event = delivery.owned_event().map_err(|e| Breach::new("B6", e.to_string()))?;
-            if let (Some(event), Ok((envelope, _))) = (event, &*delivery.envelope) {
+            if let (Some(event), Ok((envelope, _))) = (delivery.engine_event(), &*delivery.envelope) {
                 events.push((event, envelope.timestamp));
             }
         }

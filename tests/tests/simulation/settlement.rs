@@ -58,7 +58,7 @@ impl SettlementEngine {
             let Some(Event::NettingCompleted(event)) = delivery.engine_event() else { continue };
             let contradiction =
                 |e: deltran_settlement::domain::Contradiction| Breach::new(e.invariant(), e.to_string());
-            let terms = Terms::of(&event).map_err(contradiction)?;
+            let terms = Terms::of(event).map_err(contradiction)?;
             let of_set = rows.batches.values().find(|s| s.batch.terms.netting_set_id == terms.netting_set_id);
             let known = of_set.map(|s| s.batch.clone());
             let taken = rows.taken(&terms.window_ids);

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use deltran_events::Event;
+use deltran_events::data::transactions::LedgerRestored;
 use deltran_kernel::Timestamp;
 use deltran_messaging::ranges::Ranges;
 use uuid::Uuid;
@@ -216,12 +218,10 @@ impl Checker {
         if let (Ok((envelope, _)), Some((producer, seq)), false) = (decoded, &derived.producer, marked)
             && producer.starts_with("token-engine/")
         {
-            match envelope.event_type.as_str() {
-                "transaction.created" => self.decided(producer, *seq),
-                "transaction.rejected" if envelope.data.get("was_held") == Some(&false.into()) => {
-                    self.decided(producer, *seq);
-                }
-                "ledger.restored" => self.restored(&envelope.data),
+            match &envelope.data {
+                Event::TransactionCreated(_) => self.decided(producer, *seq),
+                Event::TransactionRejected(rejected) if !rejected.was_held => self.decided(producer, *seq),
+                Event::LedgerRestored(restored) => self.restored(restored),
                 _ => {}
             }
         }
@@ -241,9 +241,9 @@ impl Checker {
     }
 
     /// The ledger was restored: it does not know of what its earlier producers decided after their last numbers.
-    fn restored(&mut self, data: &serde_json::Value) {
-        let ended = data["producers"].as_array().map(Vec::as_slice).unwrap_or_default().iter();
-        for (producer, last) in ended.filter_map(|e| Some((e["producer"].as_str()?, e["last"].as_u64()?))) {
+    fn restored(&mut self, restored: &LedgerRestored) {
+        for ended in &restored.producers {
+            let (producer, last) = (ended.producer.as_str(), ended.last);
             let mut unknown = 0;
             let words = self.decided.get_mut(producer).into_iter();
             for (word, bits) in words.flat_map(|words| words.range_mut(last / 64..)) {
@@ -279,6 +279,8 @@ fn differing(stored: &Columns, derived: &Columns) -> Vec<&'static str> {
 mod tests {
     use super::super::leaf::tests::{SUBJECT, leaf, line};
     use super::super::leaf::{Leaf, leaf_hash};
+    use deltran_events::data::transactions::EndedProducer;
+
     use super::*;
 
     fn stored(index: i64, leaf: Leaf) -> StoredLeaf {
@@ -404,23 +406,31 @@ mod tests {
         }
     }
 
+    fn restored(producers: &[(&str, u64)]) -> LedgerRestored {
+        let ended = |(producer, last): &(&str, u64)| EndedProducer {
+            producer: (*producer).to_owned(),
+            last: *last,
+            beyond: 1,
+            next: String::new(),
+        };
+        let producers = producers.iter().map(ended).collect();
+        LedgerRestored { reason: "a test".to_owned(), producers, waits: false }
+    }
+
     #[test]
     fn what_a_restored_ledger_does_not_know_of_is_not_counted() {
         let mut checker = Checker::new(None);
         for seq in [1, 2, 63, 64, 65, 128, 300] {
             checker.decided("token-engine/1", seq);
         }
-        checker.restored(&serde_json::json!({"producers": [
-            {"producer": "token-engine/1", "last": 63, "beyond": 4, "next": "token-engine/2"},
-            {"producer": "clearing-engine/1", "last": 5, "beyond": 1, "next": "clearing-engine/2"},
-        ]}));
+        checker.restored(&restored(&[("token-engine/1", 63), ("clearing-engine/1", 5)]));
         assert_eq!(checker.transactions, (3, 3));
         checker.decided("token-engine/1", 301);
         checker.decided("token-engine/2", 1);
         assert_eq!(checker.transactions, (4, 4), "what comes late of the old numbers does not count either");
         let mut checker = Checker::new(None);
         (1..=130).for_each(|seq| checker.decided("token-engine/1", seq));
-        checker.restored(&serde_json::json!({"producers": [{"producer": "token-engine/1", "last": 70}]}));
+        checker.restored(&restored(&[("token-engine/1", 70)]));
         assert_eq!(checker.transactions, (70, 70));
     }
 }

@@ -41,7 +41,7 @@ fn change(decision: Result<Decision, Refusal>) -> Change {
 }
 
 fn types(change: &Change) -> Vec<String> {
-    change.events.iter().map(|(_, e)| e.spec().event_type()).collect()
+    change.events.iter().map(|(_, e)| e.spec().event_type().to_owned()).collect()
 }
 
 fn states(change: &Change) -> Vec<(WindowId, WindowState)> {

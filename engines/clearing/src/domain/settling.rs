@@ -124,7 +124,7 @@ mod tests {
         else {
             panic!("refused")
         };
-        let types: Vec<String> = change.events.iter().map(|(_, e)| e.spec().event_type()).collect();
+        let types: Vec<String> = change.events.iter().map(|(_, e)| e.spec().event_type().to_owned()).collect();
         assert_eq!(types, ["window.settling", "window.settled"]);
     }
 

@@ -48,7 +48,7 @@ fn every_example_is_read_and_written_again_as_it_was() {
             Envelope::decode(&example.subject, &example.line).unwrap_or_else(|e| panic!("{name}: {e}"));
         assert_eq!(envelope.version, example.version, "{name}");
         assert_eq!(envelope.event_type, spec.event_type(), "{name}");
-        let event = envelope.event(spec).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let event = envelope.data.clone();
         assert_eq!(event.spec().index, spec.index, "{name}");
 
         let metadata = envelope.metadata.clone();

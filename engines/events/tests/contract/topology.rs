@@ -140,7 +140,7 @@ fn every_event_falls_into_the_one_stream_of_its_domain() {
     for spec in EVENTS {
         assert_eq!(bound(&spec.subject()), [spec.domain.stream()], "{}", spec.subject());
         assert_eq!(topology::stream_of_subject(&spec.subject()).unwrap().name, spec.domain.stream());
-        assert_eq!(EventSpec::of_subject(&spec.subject(), &spec.event_type()).unwrap().index, spec.index);
+        assert_eq!(EventSpec::of_subject(&spec.subject(), spec.event_type()).unwrap().index, spec.index);
     }
     for domain in Domain::ALL {
         assert!(

@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn kinds_are_the_events_of_the_domain_in_order() {
         let events: BTreeSet<String> =
-            EVENTS.iter().filter(|spec| spec.domain == Domain::Notifications).map(|spec| spec.event_type()).collect();
+            EVENTS.iter().filter(|spec| spec.domain == Domain::Notifications).map(|spec| spec.event_type().to_owned()).collect();
         let kinds: Vec<&str> = Kind::ALL.iter().map(|kind| kind.as_str()).collect();
         assert_eq!(kinds, events.iter().map(String::as_str).collect::<Vec<_>>());
         assert!(Kind::ALL.is_sorted());

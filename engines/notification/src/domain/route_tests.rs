@@ -1,6 +1,6 @@
 //! Tests of the router's decisions: which event tells whom what.
 
-use deltran_events::EventSpec;
+use deltran_events::{EventSpec, Json};
 use serde_json::{Value, json};
 
 use super::*;
@@ -17,7 +17,7 @@ const AT: &str = "2025-11-06T12:00:00.000000Z";
 
 fn event(domain: &str, event_type: &str, data: &Value) -> Event {
     let spec = EventSpec::of_subject(&format!("events.{domain}.{event_type}"), event_type).unwrap();
-    (spec.read)(data).unwrap_or_else(|e| panic!("{event_type}: {e}"))
+    (spec.read)(&Json::parse(&data.to_string()).unwrap()).unwrap_or_else(|e| panic!("{event_type}: {e}"))
 }
 
 fn wish(who: &str, kinds: &[Kind], currency: Option<&str>, minimum: Option<&str>) -> Wish {

@@ -56,7 +56,7 @@ pub fn fold(seen: &[Seen], waiting: BTreeMap<TransactionId, Pending>) -> Result<
     Ok(folder.effects)
 }
 
-fn name(event: &Event) -> String {
+fn name(event: &Event) -> &'static str {
     event.spec().event_type()
 }
 

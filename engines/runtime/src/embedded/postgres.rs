@@ -44,7 +44,6 @@ shared_buffers = '512MB'
 fsync = on
 synchronous_commit = on
 full_page_writes = on
-wal_compression = on
 max_wal_size = '4GB'
 
 # Below the lease time of 3 s: a holder that froze must have lost its transaction when another takes over.
@@ -81,10 +80,7 @@ pub(super) async fn start(data: &Path, wish: Option<u16>, registry: &Arc<Registr
         initdb(&binaries, &place, &password).await?;
     }
     let settings = place.base.join("deltran.conf");
-    std::fs::write(&settings, settings_text()).at("write", &settings)?;
-    // Readable for the user of Postgres, whatever the umask.
-    let readable = std::fs::Permissions::from_mode(0o644);
-    std::fs::set_permissions(&settings, readable).at("open", &settings)?;
+    write_settings(&settings, "on")?;
     notes.extend(clear_left(&cluster).await?);
 
     let mut attempt = 1;
@@ -104,7 +100,7 @@ pub(super) async fn start(data: &Path, wish: Option<u16>, registry: &Arc<Registr
         let connect = connect_options(port.port, &password);
         match process::launch(plan, registry, PATIENCE, || ready(&connect)).await {
             Ok(running) => {
-                let running = with_database(running, &connect).await?;
+                let running = prepared(running, &connect, &settings).await?;
                 notes.extend(port.note);
                 let url = format!("postgres://{USER}:{password}@127.0.0.1:{}/{DATABASE}?sslmode=disable", port.port);
                 return Ok(Started { supervised: Supervised::watch(running), url, notes });
@@ -122,10 +118,13 @@ pub(super) async fn start(data: &Path, wish: Option<u16>, registry: &Arc<Registr
     }
 }
 
-fn settings_text() -> String {
+fn write_settings(file: &Path, compression: &str) -> Result<(), EmbeddedError> {
     // Elsewhere the system has no such limit, and the server would complain at every connection.
     let linux = if cfg!(target_os = "linux") { "tcp_user_timeout = '4s'\n" } else { "" };
-    format!("{SETTINGS}{linux}")
+    std::fs::write(file, format!("{SETTINGS}wal_compression = {compression}\n{linux}")).at("write", file)?;
+    // Readable for the user of Postgres, whatever the umask.
+    let readable = std::fs::Permissions::from_mode(0o644);
+    std::fs::set_permissions(file, readable).at("open", file)
 }
 
 fn connect_options(port: u16, password: &str) -> PgConnectOptions {
@@ -157,23 +156,38 @@ async fn ready(options: &PgConnectOptions) -> Readiness {
     }
 }
 
-async fn with_database(mut running: Running, options: &PgConnectOptions) -> Result<Running, EmbeddedError> {
-    let create = async {
-        let mut connection = PgConnection::connect_with(options).await?;
+/// A server that has just started, with the database in it; it logs whole pages compressed the quickest way that it knows.
+async fn prepared(mut running: Running, options: &PgConnectOptions, settings: &Path) -> Result<Running, EmbeddedError> {
+    let prepare = async {
+        let database = |action| move |source| EmbeddedError::Database { action, source };
+        let mut connection = PgConnection::connect_with(options).await.map_err(database("log in"))?;
         let found: Option<i32> = sqlx::query_scalar("SELECT 1 FROM pg_database WHERE datname = $1")
             .bind(DATABASE)
             .fetch_optional(&mut connection)
-            .await?;
+            .await
+            .map_err(database("look for the database deltran"))?;
         if found.is_none() {
-            sqlx::query("CREATE DATABASE deltran").execute(&mut connection).await?;
+            let made = sqlx::query("CREATE DATABASE deltran").execute(&mut connection).await;
+            made.map_err(database("create the database deltran"))?;
         }
-        connection.close().await
+        // Which ways there are was decided when the server was built.
+        let lz4: bool =
+            sqlx::query_scalar("SELECT coalesce('lz4' = ANY(enumvals), false) FROM pg_settings WHERE name = 'wal_compression'")
+                .fetch_one(&mut connection)
+                .await
+                .map_err(database("ask for the ways to compress"))?;
+        if lz4 {
+            write_settings(settings, "lz4")?;
+            let read = sqlx::query("SELECT pg_reload_conf()").execute(&mut connection).await;
+            read.map_err(database("have the settings read"))?;
+        }
+        connection.close().await.map_err(database("log out"))
     };
-    match create.await {
+    match prepare.await {
         Ok(()) => Ok(running),
-        Err(source) => {
+        Err(error) => {
             running.stop().await;
-            Err(EmbeddedError::Database { action: "create the database deltran", source })
+            Err(error)
         }
     }
 }

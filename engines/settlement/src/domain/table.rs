@@ -89,7 +89,7 @@ fn refused() -> Answer {
 }
 
 fn kinds(events: &[Event]) -> Vec<String> {
-    events.iter().map(|event| event.spec().event_type()).collect()
+    events.iter().map(|event| event.spec().event_type().to_owned()).collect()
 }
 
 #[test]

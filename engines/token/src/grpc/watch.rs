@@ -42,11 +42,12 @@ impl Api {
 
 /// A valid event that the caller may see.
 fn shown(caller: &Caller, seen: Seen) -> Option<pb::WatchTransactionsResponse> {
-    let (envelope, spec) = Envelope::<Value>::decode(&seen.subject, &seen.payload).ok()?;
+    let (envelope, spec) = Envelope::decode(&seen.subject, &seen.payload).ok()?;
     if let Some(own) = caller.participant {
+        let data = envelope.data.to_value().ok()?;
         let concerns = ["payer", "payee", "participant"]
             .iter()
-            .any(|field| envelope.data.get(field).and_then(Value::as_str) == Some(own.as_str()));
+            .any(|field| data.get(field).and_then(Value::as_str) == Some(own.as_str()));
         // Events about a transaction without its parties go to nobody but operators.
         if !concerns && envelope.metadata.participant_id != Some(own) {
             return None;
@@ -54,7 +55,7 @@ fn shown(caller: &Caller, seen: Seen) -> Option<pb::WatchTransactionsResponse> {
     }
     Some(pb::WatchTransactionsResponse {
         position: seen.position,
-        event_type: spec.event_type(),
+        event_type: spec.event_type().to_owned(),
         envelope: String::from_utf8(seen.payload.to_vec()).ok()?,
     })
 }
