@@ -139,6 +139,11 @@ impl Archive {
         tile_of_bytes(&bytes).map(Some).ok_or_else(|| ArchiveError(format!("{name} has {} bytes", bytes.len())))
     }
 
+    /// The events of a day, for reading from the first on. Whoever asks is within the runtime.
+    pub fn events(&self, place: &str) -> ArchivedEvents {
+        ArchivedEvents::new(self.day(place))
+    }
+
     /// The bytes of a leaf by its place in its day. `None` where the day does not have so many.
     ///
     /// # Errors

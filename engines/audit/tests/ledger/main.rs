@@ -13,3 +13,4 @@ mod kept;
 mod place;
 mod retention;
 mod signing;
+mod tiles;
