@@ -41,7 +41,7 @@ impl Entries {
             for envelope in self.some(next, to).await? {
                 if expected.next() != Some(&leaf_hash(&envelope)) {
                     let place = self.open.as_ref().map(|(gone, _)| gone.place.clone());
-                    return Err(differs(next, place.as_deref(), "does not have the hash that stands in the signed tree"));
+                    return Err(differs(next, place.as_deref(), "does not have the hash that was signed"));
                 }
                 let length = u16::try_from(envelope.len()).map_err(Failure::internal)?;
                 bundle.reserve(envelope.len() + LENGTH);

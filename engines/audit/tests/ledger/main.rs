@@ -5,6 +5,7 @@ mod aged;
 mod append;
 mod archive;
 mod archive_s3;
+mod books;
 mod bucket;
 mod cut_off;
 mod export;
