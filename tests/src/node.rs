@@ -23,6 +23,7 @@ use deltran_runtime::embedded::find_nats_server;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
+use sqlx::{Connection as _, PgConnection};
 use tempfile::TempDir;
 use tokio::time::Instant;
 use tonic::Status;
@@ -320,6 +321,15 @@ impl Deltran {
         }
         self.audited().await;
         self.must(&["audit", "verify"]).await;
+    }
+
+    /// A connection of the owner of its private database.
+    pub async fn owner(&self) -> PgConnection {
+        let at = self.told("database").rsplit_once('@').and_then(|(_, rest)| rest.split('/').next());
+        let password = std::fs::read_to_string(self.data().join("postgres.password")).expect("the owner's password");
+        let url =
+            format!("postgres://postgres:{}@{}/deltran?sslmode=disable", password.trim(), at.expect("host and port"));
+        PgConnection::connect(&url).await.unwrap_or_else(|e| panic!("{e}"))
     }
 
     /// Its process.

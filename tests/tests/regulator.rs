@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use deltran_kernel::{Clock, IdSource, SystemClock, SystemIds};
-use deltran_tests::node::{Deltran, Ran, pay, submit_many};
+use deltran_tests::node::{Deltran, Ran, committed, pay, submit_many};
 use deltran_tests::python;
 use serde_json::Value;
 use tokio::process::Command;
@@ -109,6 +109,54 @@ async fn an_export_is_verified_by_us_and_by_a_stranger() {
         assert_eq!(both(&folder, since).await, [0, 0], "{name}");
     }
     node.verify().await;
+}
+
+/// The leaves and the token ledger tie in each currency at the same event; where somebody changed one of them, the currency is
+/// named and nothing passes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_database_ties_to_the_token_ledger_and_a_difference_is_named() {
+    let node = day().await;
+    for args in [&["audit", "verify", "--database"][..], &["audit", "verify"]] {
+        let report = node.must(args).await;
+        assert_eq!(report["totals"].as_array().unwrap().len(), 1, "{report:#}");
+        let total = &report["totals"][0];
+        assert_eq!((text(total, "currency"), &total["ok"]), ("USD", &true.into()), "{total:#}");
+        assert_eq!(total["recorded"], total["ledger"]);
+        assert_eq!(total["recorded"]["committed"], 20);
+        assert_eq!(text(&total["recorded"]["committed_amount"], "amount"), "25.00");
+        let check = report["checks"].as_array().unwrap().iter().find(|c| c["check"] == "ledger totals").unwrap();
+        assert!(
+            text(check, "detail").contains("1 currencies tie to the token ledger at event token-engine/"),
+            "{check}"
+        );
+    }
+    // While payments go on it never says that something differs.
+    let paying = async {
+        for round in 0..10 {
+            let payments: Vec<_> =
+                (0..20).map(|n| pay(&format!("r{round}.{n}"), "BRAVINXX", "ALFAAEXX", "0.05")).collect();
+            committed(&mut node.bank("BRAVINXX"), &payments).await;
+        }
+    };
+    let verifying = async {
+        for _ in 0..3 {
+            node.must(&["audit", "verify", "--database"]).await;
+        }
+    };
+    tokio::join!(paying, verifying);
+    node.audited().await;
+
+    // In the books of the token ledger, past its engine.
+    let change = "SET session_replication_role = replica;
+        UPDATE token.transaction SET amount = amount + 1 WHERE id = (SELECT id FROM token.transaction WHERE state = 'COMMITTED' LIMIT 1)";
+    let mut owner = node.owner().await;
+    sqlx::raw_sql(change).execute(&mut owner).await.unwrap();
+    for args in [&["audit", "verify", "--database"][..], &["audit", "verify"]] {
+        let ran = node.run(args).await;
+        assert_eq!(ran.code, 1, "{}{}", ran.out, ran.error);
+        let named = "totals in USD: committed 220 of 35.00 USD by the leaves, 220 of 35.01 USD by the ledger";
+        assert!(ran.error.contains(named), "{}{}", ran.out, ran.error);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

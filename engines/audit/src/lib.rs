@@ -21,6 +21,7 @@ mod schedule;
 mod settled;
 pub mod store;
 mod survey;
+pub mod tie;
 pub mod verify;
 
 use std::sync::Arc;
@@ -84,7 +85,8 @@ pub fn engine(context: EngineContext, broker: Broker, outbox: Outbox) -> Result<
     let burial = schedule::Burial::new(context.clone(), broker.clone(), given_up);
     let reconciler = Reconciler::new(context.clone(), broker.clone(), door.clone(), appended.clone());
     let rounds = schedule::Reconciliations::new(context.clone(), reconciler.clone(), settings.reconcile_minutes);
-    let verifier = Verifier::new(context.clone(), broker.clone(), publisher.notary().clone(), appended);
+    let verifier =
+        Verifier::new(context.clone(), broker.clone(), (publisher.notary().clone(), archive.clone()), appended);
     let keeper = Keeper::new(context.clone(), broker.clone(), door.clone(), reconciler.turn.clone());
     let audit = grpc::Audit::new(context.clone(), door.clone(), verifier, publisher, reconciler, (&settings, archive));
     let audit = AuditServiceServer::new(audit);

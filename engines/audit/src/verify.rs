@@ -9,13 +9,17 @@ use deltran_api::audit::v1 as pb;
 use deltran_api::token::v1::VerifyLedgerRequest;
 use deltran_api::token::v1::token_service_client::TokenServiceClient;
 use deltran_events::Domain;
+use deltran_kernel::Currency;
 use deltran_messaging::Broker;
+use deltran_runtime::wire::minor_to_money;
 use deltran_runtime::{DbError, EngineContext, Failure};
 use tokio::sync::{Notify, mpsc};
 use tonic::Status;
 use uuid::Uuid;
 
 use crate::NAME;
+use crate::archive::Archive;
+use crate::domain::books::{self, Said, Tie, Total};
 use crate::domain::check::{Checker, Counted, StoredLeaf};
 use crate::domain::report::{self, Check, Held, LedgerSays, Snapshot};
 use crate::domain::tree_check::Signed;
@@ -23,6 +27,7 @@ use crate::notary::Notary;
 use crate::producers;
 use crate::settled::settled;
 use crate::store::{Checkpoints, Cuts, Ledger, Tree};
+use crate::tie::{Basis, Ties, read_totals};
 
 /// Leaves read at once. The largest leaf has 64 KiB, so that memory stays flat.
 const WINDOW: i64 = 1024;
@@ -46,6 +51,7 @@ pub struct Verifier {
     checkpoints: Checkpoints,
     cuts: Cuts,
     notary: Arc<Notary>,
+    ties: Ties,
     appended: Arc<Notify>,
 }
 
@@ -59,11 +65,17 @@ struct Asked {
 }
 
 impl Verifier {
-    /// A verifier; `appended` is told when leaves come in this process.
-    pub fn new(context: EngineContext, broker: Broker, notary: Arc<Notary>, appended: Arc<Notify>) -> Self {
+    /// A verifier, with the archive where there is one; `appended` is told when leaves come in this process.
+    pub fn new(
+        context: EngineContext,
+        broker: Broker,
+        (notary, archive): (Arc<Notary>, Option<Archive>),
+        appended: Arc<Notify>,
+    ) -> Self {
         let (ledger, tree) = (Ledger::new(context.db.clone()), Tree::new(context.db.clone()));
         let (checkpoints, cuts) = (Checkpoints::new(context.db.clone()), Cuts::new(context.db.clone()));
-        Self { context, broker, ledger, tree, checkpoints, cuts, notary, appended }
+        let ties = Ties::new(&context, archive, notary.clone());
+        Self { context, broker, ledger, tree, checkpoints, cuts, notary, ties, appended }
     }
 
     /// Verifies and tells progress. Everything that is concluded is concluded from rows that were checked.
@@ -71,13 +83,52 @@ impl Verifier {
     /// # Errors
     /// Where the database does not answer or the listener went away. Differences are no errors.
     pub async fn run(&self, database_only: bool, progress: &Progress) -> Result<pb::VerifyReport, Failure> {
-        let asked = if database_only { None } else { Some(self.ask().await) };
-        if let Some(asked) = &asked {
-            settled(&self.ledger, &self.appended, |snapshot| arrived(asked, snapshot)).await?;
+        if database_only {
+            let said = match self.ask_ledger().await {
+                Ok((_, said)) => said,
+                Err(why) => Err(format!("no answer: {why}")),
+            };
+            return self.database(&said, progress).await;
         }
+        let (asked, said) = self.ask().await;
+        self.compare(Some(&asked), &said, progress).await
+    }
+
+    /// Verifies the stored rows alone, and compares with what the token ledger said of its totals, or why it said nothing.
+    ///
+    /// # Errors
+    /// As for all of it.
+    pub async fn database(
+        &self,
+        said: &Result<Said, String>,
+        progress: &Progress,
+    ) -> Result<pb::VerifyReport, Failure> {
+        self.compare(None, said, progress).await
+    }
+
+    async fn compare(
+        &self,
+        asked: Option<&Asked>,
+        said: &Result<Said, String>,
+        progress: &Progress,
+    ) -> Result<pb::VerifyReport, Failure> {
+        let none = BTreeMap::new();
+        settled(&self.ledger, &self.appended, |snapshot| {
+            let counted = said.as_ref().map_or(0, |said| said.under_way(&snapshot.producers, &none));
+            counted == 0 && asked.is_none_or(|asked| arrived(asked, snapshot))
+        })
+        .await?;
         for _ in 0..TRIES {
             let snapshot = self.ledger.snapshot().await?;
-            let checker = self.rows(&snapshot, asked.as_ref().and_then(|a| a.counted.clone()), progress).await?;
+            let (adder, unlike) = match self.ties.basis(said, &snapshot).await? {
+                Basis::Compare(adder) => (Some(adder), None),
+                Basis::NotNow(why) => (None, Some((true, format!("not compared: {why}")))),
+                Basis::Wrong(why) => (None, Some((false, why))),
+            };
+            let counted = asked.and_then(|asked| asked.counted.clone());
+            let mut checker = Checker::after(&snapshot.cut, counted);
+            checker.books = adder;
+            let checker = self.rows(&snapshot, checker, progress).await?;
             let state = self.tree.state(snapshot.cut.leaf).await?;
             if self.cuts.leaf().await? != snapshot.cut.leaf {
                 continue;
@@ -88,7 +139,14 @@ impl Verifier {
                 report::tree(&checker, &snapshot.cut, &state),
                 report::checkpoints(&checker, &snapshot.cut, beyond, state.size),
             ];
-            return Ok(conclude(&snapshot, &checker, tree, asked.as_ref()));
+            let totals = match (&checker.books, said, unlike) {
+                (Some(adder), Ok(said), None) => adder.against(said),
+                (_, _, unlike) => {
+                    let (ok, detail) = unlike.unwrap_or_default();
+                    (Vec::new(), books::check(ok, detail))
+                }
+            };
+            return Ok(conclude(&snapshot, &checker, tree, asked, totals));
         }
         Err(Failure::unavailable("days leave the database meanwhile: verify again when they have"))
     }
@@ -109,9 +167,12 @@ impl Verifier {
 
     /// The token ledger is counted between two looks at the producers' numbers, so that transactions that
     /// are decided meanwhile do not count as differences.
-    async fn ask(&self) -> Asked {
+    async fn ask(&self) -> (Asked, Result<Said, String>) {
         let (before, _) = self.statuses().await;
-        let ledger = self.ask_ledger().await;
+        let (ledger, said) = match self.ask_ledger().await {
+            Ok((says, said)) => (Ok(says), said),
+            Err(why) => (Err(why.clone()), Err(format!("no answer: {why}"))),
+        };
         let (assigned, silent) = self.statuses().await;
         let token = |numbers: &BTreeMap<String, u64>| {
             let found = numbers.iter().rfind(|(name, _)| name.starts_with("token-engine/"));
@@ -127,7 +188,7 @@ impl Verifier {
         for domain in Domain::ALL {
             streams.push((domain.stream(), self.held(domain.stream()).await));
         }
-        Asked { assigned, silent, counted, ledger, streams }
+        (Asked { assigned, silent, counted, ledger, streams }, said)
     }
 
     /// The last number of every producer, and the places that did not answer.
@@ -136,7 +197,7 @@ impl Verifier {
         (said.into_iter().map(|(name, said)| (name, said.assigned)).collect(), silent)
     }
 
-    async fn ask_ledger(&self) -> Result<LedgerSays, String> {
+    async fn ask_ledger(&self) -> Result<(LedgerSays, Result<Said, String>), String> {
         let peer = self.context.peers.to(NAME, "token").map_err(|failure| failure.message)?;
         let mut client = TokenServiceClient::new(peer);
         let answer = tokio::time::timeout(LEDGER_ANSWER, client.verify_ledger(VerifyLedgerRequest {}))
@@ -144,6 +205,7 @@ impl Verifier {
             .map_err(|_| format!("the token engine took longer than {} s", LEDGER_ANSWER.as_secs()))?
             .map_err(|status| status.message().to_owned())?
             .into_inner();
+        let said = read_totals(&answer);
         let invariants = answer.results.into_iter().map(|r| {
             (
                 r.invariant,
@@ -151,7 +213,7 @@ impl Verifier {
                 if r.detail.is_empty() { r.statement } else { format!("{}: {}", r.statement, r.detail) },
             )
         });
-        Ok(LedgerSays { invariants: invariants.collect(), transactions: answer.transactions })
+        Ok((LedgerSays { invariants: invariants.collect(), transactions: answer.transactions }, said))
     }
 
     async fn held(&self, stream: &str) -> Result<Held, String> {
@@ -165,14 +227,8 @@ impl Verifier {
     }
 
     /// Goes over all leaves of a snapshot; the next ones are read while these are checked.
-    async fn rows(
-        &self,
-        snapshot: &Snapshot,
-        counted: Option<Counted>,
-        progress: &Progress,
-    ) -> Result<Checker, Failure> {
+    async fn rows(&self, snapshot: &Snapshot, mut checker: Checker, progress: &Progress) -> Result<Checker, Failure> {
         let size = i64::try_from(snapshot.size).map_err(Failure::internal)?;
-        let mut checker = Checker::after(&snapshot.cut, counted);
         // Of those below the cut the signatures are checked: their roots are in the archive.
         checker.tree.expect(self.signed(0, snapshot.cut.leaf + 1).await?);
         let mut from = i64::try_from(snapshot.cut.leaf).unwrap_or(size);
@@ -233,7 +289,13 @@ fn arrived(asked: &Asked, snapshot: &Snapshot) -> bool {
     producers && streams
 }
 
-fn conclude(snapshot: &Snapshot, checker: &Checker, tree: [Check; 3], asked: Option<&Asked>) -> pb::VerifyReport {
+fn conclude(
+    snapshot: &Snapshot,
+    checker: &Checker,
+    tree: [Check; 3],
+    asked: Option<&Asked>,
+    (ties, tied): (Vec<Tie>, Check),
+) -> pb::VerifyReport {
     let mut checks = vec![report::rows(checker), report::head(snapshot, checker)];
     checks.extend(tree);
     let none = BTreeMap::new();
@@ -246,6 +308,7 @@ fn conclude(snapshot: &Snapshot, checker: &Checker, tree: [Check; 3], asked: Opt
         checks.push(report::streams_check(&streams));
         checks.extend(report::ledger(&asked.ledger, checker.transactions));
     }
+    checks.push(tied);
     pb::VerifyReport {
         ok: checks.iter().all(|check| check.ok),
         leaves: snapshot.size,
@@ -276,5 +339,26 @@ fn conclude(snapshot: &Snapshot, checker: &Checker, tree: [Check; 3], asked: Opt
                 detail: s.detail,
             })
             .collect(),
+        totals: ties.iter().map(total).collect(),
+    }
+}
+
+fn total(tie: &Tie) -> pb::LedgerTotal {
+    let difference = tie.difference();
+    pb::LedgerTotal {
+        currency: tie.currency.code().to_owned(),
+        recorded: Some(sums(&tie.recorded, tie.currency)),
+        ledger: Some(sums(&tie.ledger, tie.currency)),
+        ok: difference.is_none(),
+        detail: difference.unwrap_or_default(),
+    }
+}
+
+fn sums(total: &Total, currency: Currency) -> pb::LedgerSums {
+    pb::LedgerSums {
+        committed: total.committed.count,
+        committed_amount: Some(minor_to_money(total.committed.minor, currency)),
+        minted: Some(minor_to_money(total.minted, currency)),
+        burnt: Some(minor_to_money(total.burnt, currency)),
     }
 }

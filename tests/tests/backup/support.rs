@@ -12,7 +12,7 @@ use deltran_kernel::{Clock, SystemClock};
 use deltran_tests::node::{Deltran, PATIENCE, committed, folder, pay};
 use deltran_tests::tie_out::tie_out;
 use deltran_tests::{As, Nats, within};
-use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use sqlx::{AssertSqlSafe, PgConnection};
 use tempfile::TempDir;
 use tokio::process::Command;
 use tokio::time::timeout;
@@ -170,10 +170,7 @@ fn server(node: &Deltran) -> (String, String) {
 
 /// A connection of the owner of the database.
 pub async fn owner(node: &Deltran) -> PgConnection {
-    let (host, port) = server(node);
-    let password = fs::read_to_string(node.data().join("postgres.password")).unwrap();
-    let url = format!("postgres://postgres:{}@{host}:{port}/deltran?sslmode=disable", password.trim());
-    PgConnection::connect(&url).await.unwrap()
+    node.owner().await
 }
 
 /// Carries a statement out as the owner of the database.

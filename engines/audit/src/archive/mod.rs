@@ -20,6 +20,7 @@ use object_store::buffered::BufWriter;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
+use sha2::{Digest, Sha256};
 use tokio::io::AsyncWriteExt;
 use tokio_util::sync::CancellationToken;
 
@@ -27,9 +28,11 @@ pub use self::day::Archiver;
 pub use self::s3::{Environment, check};
 use self::source::StoredDay;
 use crate::config::Settings;
-use crate::domain::export::is_export_file;
+use crate::domain::export::manifest::{Manifest, verify_signature};
+use crate::domain::export::{MANIFEST, SIGNATURE, is_export_file};
 use crate::domain::merkle::Hash;
-use crate::domain::retention::tile_of_bytes;
+use crate::domain::note::Verifier;
+use crate::domain::retention::{Archived, tile_of_bytes};
 use crate::domain::tile::{Tile, WIDTH};
 
 /// Bytes of a file that are gathered before they are written to a folder.
@@ -131,12 +134,41 @@ impl Archive {
     /// Where the archive does not answer, or has something else under its path.
     pub async fn tile(&self, tile: Tile) -> Result<Option<Vec<Hash>>, ArchiveError> {
         let name = tile.path(WIDTH).to_string();
-        let bytes = match self.store.get(&path(&name)?).await {
-            Ok(found) => found.bytes().await?,
-            Err(object_store::Error::NotFound { .. }) => return Ok(None),
-            Err(error) => return Err(error.into()),
-        };
+        let Some(bytes) = self.bytes(&name).await? else { return Ok(None) };
         tile_of_bytes(&bytes).map(Some).ok_or_else(|| ArchiveError(format!("{name} has {} bytes", bytes.len())))
+    }
+
+    /// A whole file. `None` where it is not there.
+    async fn bytes(&self, name: &str) -> Result<Option<Bytes>, ArchiveError> {
+        match self.store.get(&path(name)?).await {
+            Ok(found) => Ok(Some(found.bytes().await?)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// The manifest of a day, or what is wrong with it: it must be the one that was recorded, signed by one of the keys of the
+    /// ledger, and that of exactly the day's leaves.
+    ///
+    /// # Errors
+    /// Where the archive does not answer.
+    pub async fn manifest(
+        &self,
+        day: &Archived,
+        origin: &str,
+        keys: &[Verifier],
+    ) -> Result<Result<Manifest, String>, ArchiveError> {
+        let manifest = self.bytes(&format!("{}/{MANIFEST}", day.place)).await?;
+        let signature = self.bytes(&format!("{}/{SIGNATURE}", day.place)).await?;
+        let (Some(manifest), Some(signature)) = (manifest, signature) else {
+            return Ok(Err(format!("{}: {MANIFEST} or its signature is missing", day.place)));
+        };
+        Ok(checked(day, &manifest, &signature, origin, keys).map_err(|why| format!("{}: {why}", day.place)))
+    }
+
+    /// The events of a day, for reading from the first on. Whoever asks is within the runtime.
+    pub fn events(&self, place: &str) -> ArchivedEvents {
+        ArchivedEvents::new(self.day(place))
     }
 
     /// The bytes of a leaf by its place in its day. `None` where the day does not have so many.
@@ -148,6 +180,30 @@ impl Archive {
         let read = tokio::task::spawn_blocking(move || day.line(at)).await;
         read.map_err(|e| ArchiveError(e.to_string()))?.map_err(|e| ArchiveError(format!("{place}: {e}")))
     }
+}
+
+fn checked(
+    day: &Archived,
+    manifest: &[u8],
+    signature: &[u8],
+    origin: &str,
+    keys: &[Verifier],
+) -> Result<Manifest, String> {
+    let digest: [u8; 32] = Sha256::digest(manifest).into();
+    if digest != day.manifest_sha256 {
+        return Err(format!("{MANIFEST} is not the one that was archived"));
+    }
+    let signature = std::str::from_utf8(signature).map_err(|e| format!("{SIGNATURE}: {e}"))?;
+    verify_signature(signature, origin, manifest, keys).map_err(|why| format!("{SIGNATURE}: {why}"))?;
+    let manifest = Manifest::read(manifest).map_err(|why| format!("{MANIFEST}: {why}"))?;
+    let range = &manifest.range;
+    if (range.from_leaf, range.to_leaf) != (day.from, day.to) || manifest.filter.is_some() {
+        return Err(format!(
+            "it has leaves {} up to {}, not {} up to {}",
+            range.from_leaf, range.to_leaf, day.from, day.to
+        ));
+    }
+    Ok(manifest)
 }
 
 fn path(name: &str) -> Result<Path, ArchiveError> {

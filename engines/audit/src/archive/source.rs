@@ -9,7 +9,7 @@ use object_store::{GetResultPayload, ObjectStore, ObjectStoreExt};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-use super::{Archive, one_line, path};
+use super::{Archive, ArchiveError, one_line, path};
 use crate::domain::export::EVENTS;
 use crate::export::check::Source;
 use crate::export::lines::Lines;
@@ -39,6 +39,56 @@ impl StoredDay {
             }
         }
         Ok(lines.next()?.map(<[u8]>::to_vec))
+    }
+}
+
+/// The longest entry of a log (C2SP tlog-tiles).
+const MAX_ENTRY: usize = u16::MAX as usize;
+
+/// The events of a day, read once from the first on.
+pub struct ArchivedEvents {
+    day: StoredDay,
+    lines: Option<Lines>,
+    /// The line that comes next.
+    at: u64,
+}
+
+impl ArchivedEvents {
+    pub(super) fn new(day: StoredDay) -> Self {
+        Self { day, lines: None, at: 0 }
+    }
+
+    /// Lines `from` up to but without `to`, of which none was read before; fewer where the day ends.
+    ///
+    /// # Errors
+    /// Where the archive does not answer, or has a line that is longer than any entry.
+    pub async fn read(mut self, from: u64, to: u64) -> Result<(Self, Vec<Vec<u8>>), ArchiveError> {
+        let read = tokio::task::spawn_blocking(move || {
+            let lines = self.next_lines(from, to);
+            let lines = lines.map_err(|e| ArchiveError(format!("{}: {e}", self.day.place)));
+            lines.map(|lines| (self, lines))
+        });
+        read.await.map_err(|e| ArchiveError(e.to_string()))?
+    }
+
+    fn next_lines(&mut self, from: u64, to: u64) -> io::Result<Vec<Vec<u8>>> {
+        let lines = match &mut self.lines {
+            Some(lines) => lines,
+            None => self.lines.insert(Lines::new(self.day.open(EVENTS)?)),
+        };
+        let mut found = Vec::new();
+        while self.at < to {
+            let Some(line) = lines.next()? else { break };
+            if line.len() > MAX_ENTRY {
+                let message = format!("line {} of {EVENTS} is longer than {MAX_ENTRY} bytes", self.at + 1);
+                return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+            }
+            if self.at >= from {
+                found.push(line.to_vec());
+            }
+            self.at += 1;
+        }
+        Ok(found)
     }
 }
 

@@ -8,6 +8,7 @@ use deltran_kernel::Timestamp;
 use deltran_messaging::ranges::Ranges;
 use uuid::Uuid;
 
+use super::books::Adder;
 use super::leaf::{CONFLICT, Columns, Decoded, derive_again, leaf_hash};
 use super::retention::Cut;
 use super::tree_check::TreeChecker;
@@ -98,6 +99,8 @@ pub struct Checker {
     /// Decided transactions published before the ledger was counted, and before counting had ended. Those that a restored
     /// ledger does not know of any more are left out.
     pub transactions: (u64, u64),
+    /// What the leaves say was committed, minted and burnt, where that is compared.
+    pub books: Option<Adder>,
     counted: Option<Counted>,
     /// Numbers of decided transactions by producer, 64 in a word, and where its numbers ended.
     decided: BTreeMap<String, BTreeMap<u64, u64>>,
@@ -218,6 +221,9 @@ impl Checker {
         if let (Ok((envelope, _)), Some((producer, seq)), false) = (decoded, &derived.producer, marked)
             && producer.starts_with("token-engine/")
         {
+            if let Some(books) = &mut self.books {
+                books.event(index, &envelope.event_type, (producer.as_str(), *seq), &row.envelope);
+            }
             match &envelope.data {
                 Event::TransactionCreated(_) => self.decided(producer, *seq),
                 Event::TransactionRejected(rejected) if !rejected.was_held => self.decided(producer, *seq),

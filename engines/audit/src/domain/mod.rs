@@ -3,6 +3,7 @@
 #![deny(clippy::float_arithmetic)]
 
 pub mod advisory;
+pub mod books;
 pub mod check;
 pub mod checkpoint;
 pub mod export;

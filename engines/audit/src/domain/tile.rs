@@ -36,6 +36,11 @@ impl Tile {
         hashes.saturating_sub(self.index.saturating_mul(WIDTH)).min(WIDTH)
     }
 
+    /// The tile in which the hash over this one stands, once it is full, and its place there.
+    pub fn above(self) -> (Self, u64) {
+        (Self { level: self.level + 1, index: self.index / WIDTH }, self.index % WIDTH)
+    }
+
     /// Its path below the prefix of a log, with so many hashes.
     pub fn path(self, width: u64) -> TilePath {
         TilePath { directory: None, tile: self, width }
@@ -189,6 +194,10 @@ mod tests {
         let tiles: BTreeMap<Tile, Vec<Hash>> = added.iter().map(|(tile, _, hashes)| (tile, hashes.to_vec())).collect();
         for (tile, width) in tiles_of(0, size) {
             assert_eq!(tiles.get(&tile).map(|hashes| hashes.len() as u64), Some(width), "{tile:?}");
+            if width == WIDTH {
+                let (above, place) = tile.above();
+                assert_eq!(root_of_row(tiles[&tile].clone()), Some(tiles[&above][place as usize]), "{tile:?}");
+            }
         }
         assert_eq!(tiles.len(), tiles_of(0, size).len());
         let own = vec![frontier_nodes(size)];

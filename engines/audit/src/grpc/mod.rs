@@ -2,6 +2,7 @@
 
 mod audit;
 mod dead_letters;
+mod entries;
 mod export;
 mod holds;
 mod proofs;

@@ -1,5 +1,7 @@
 //! Checkpoints, proofs and tiles: what an outsider checks the ledger with.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use deltran_api::audit::v1 as pb;
 use deltran_kernel::EventId;
 use deltran_messaging::Door;
@@ -8,11 +10,13 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Status};
 
+use super::entries::Entries;
 use super::{archived, note_access};
 use crate::checkpoints::Publisher;
 use crate::domain::checkpoint::{Checkpoint, InclusionProof};
-use crate::domain::merkle::{consistency_plan, inclusion_plan};
-use crate::domain::tile::{HEIGHT, TilePath, WIDTH, tiles_of};
+use crate::domain::merkle::{Frontier, Hash, Plan, consistency_plan, frontier_nodes, inclusion_plan};
+use crate::domain::retention::root_of_tile;
+use crate::domain::tile::{HEIGHT, Tile, TilePath, WIDTH, tiles_of};
 use crate::history::History;
 use crate::notary::one_history;
 use crate::store::{Checkpoints, Cuts, Kept, Ledger};
@@ -21,8 +25,6 @@ use crate::store::{Checkpoints, Cuts, Kept, Ledger};
 const AHEAD: usize = 16;
 /// Tiles read at once.
 const TILES: usize = 64;
-/// Entries of a bundle are written with a length of 16 bits each (C2SP tlog-tiles).
-const LENGTH: usize = 2;
 
 /// Answers about the tree.
 #[derive(Clone)]
@@ -188,9 +190,10 @@ impl Proofs {
         Ok((u64::try_from(found.leaf_index).map_err(Failure::internal)?, found.envelope))
     }
 
-    /// Tiles stay that end beyond the cut, entries only from it on, in bundles.
+    /// Without an archive only what is in the database can be answered: tiles that end beyond the cut, and bundles of entries
+    /// that begin there.
     async fn check_tiles_from(&self, request: &pb::GetTilesRequest) -> Result<(), Failure> {
-        if request.hashes_only && self.history.archive().is_some() {
+        if self.history.archive().is_some() {
             return Ok(());
         }
         let cut = self.cuts.leaf().await?;
@@ -286,42 +289,54 @@ impl Proofs {
             let file = pb::GetTilesResponse { path, content, leaves_done, leaves_total };
             sender.send(Ok(file)).await.map_err(|_| Failure::unavailable("nobody listens"))
         };
+        // What is not full stands in the right edge, and every full tile in the one above it: nothing is answered that does
+        // not lead to the checkpoint.
+        let edge: Plan = frontier_nodes(kept.size).into_iter().map(|node| vec![node]).collect();
+        let edge = Frontier::new(kept.size, self.history.hashes(&edge).await?);
+        if edge.map(|edge| edge.root()) != Some(kept.root) {
+            return Err(not_signed("the right edge of the tree"));
+        }
+        let mut entries = Entries::new(self.context.db.clone(), self.history.clone());
         let all = tiles_of(request.from_leaf, kept.size);
         for some in all.chunks(TILES) {
-            let found = self.history.tiles(&some.iter().map(|(tile, _)| *tile).collect()).await?;
+            let above = some.iter().filter(|(_, width)| *width == WIDTH).map(|(tile, _)| tile.above().0);
+            let wanted: BTreeSet<Tile> = some.iter().map(|(tile, _)| *tile).chain(above).collect();
+            let found = self.history.tiles(&wanted).await?;
             for (tile, width) in some {
                 let wide = usize::try_from(*width).map_err(Failure::internal)?;
                 let hashes = found.get(tile).and_then(|hashes| hashes.get(..wide)).ok_or_else(|| {
                     let path = tile.path(*width);
-                    Failure::new(FailureKind::WrongState, "not_online", format!("{path} is not in the database"))
+                    let message = format!("{path} is neither in the database nor in the archive");
+                    Failure::new(FailureKind::WrongState, "not_online", message)
                 })?;
+                if *width == WIDTH && !stands_above(*tile, hashes, &found) {
+                    return Err(not_signed(&tile.path(*width).to_string()));
+                }
                 let done = ((tile.index * WIDTH + width) << (tile.level * HEIGHT)).min(kept.size);
                 send(tile.path(*width).to_string(), hashes.concat(), if tile.level == 0 { done } else { kept.size })
                     .await?;
                 if tile.level == 0 && !request.hashes_only {
-                    let bundle = self.bundle(tile.index, *width).await?;
+                    let bundle = entries.bundle(tile.index * WIDTH, hashes).await?;
                     send(TilePath::of_entries(tile.index, *width).to_string(), bundle, done).await?;
                 }
             }
         }
         send("checkpoint".to_owned(), kept.note.clone().into_bytes(), kept.size).await
     }
+}
 
-    async fn bundle(&self, index: u64, width: u64) -> Result<Vec<u8>, Failure> {
-        let from = i64::try_from(index * WIDTH).map_err(Failure::internal)?;
-        let leaves = self.ledger.window(from, from + width as i64).await?;
-        if leaves.len() as u64 != width {
-            let message = format!("leaves {from} to {} are not all in the database", from + width as i64 - 1);
-            return Err(Failure::new(FailureKind::WrongState, "not_online", message));
-        }
-        let mut bundle = Vec::with_capacity(leaves.iter().map(|leaf| leaf.envelope.len() + LENGTH).sum());
-        for leaf in &leaves {
-            let length = u16::try_from(leaf.envelope.len()).map_err(Failure::internal)?;
-            bundle.extend_from_slice(&length.to_be_bytes());
-            bundle.extend_from_slice(&leaf.envelope);
-        }
-        Ok(bundle)
-    }
+/// Whether the hash over a full tile is the one that stands in the tile above it.
+fn stands_above(tile: Tile, hashes: &[Hash], found: &BTreeMap<Tile, Vec<Hash>>) -> bool {
+    let (above, place) = tile.above();
+    let stands = usize::try_from(place).ok().and_then(|place| found.get(&above)?.get(place));
+    stands.is_some() && stands == root_of_tile(hashes).as_ref()
+}
+
+/// Hashes that are stored and do not lead to the checkpoint.
+fn not_signed(what: &str) -> Failure {
+    let message = format!("{what} does not lead to the signed checkpoint: `deltran audit verify` tells more");
+    tracing::error!(why = %message, "tiles of the log cannot be served");
+    Failure::new(FailureKind::WrongState, "not_included", message)
 }
 
 fn encode(kept: Kept) -> pb::Checkpoint {

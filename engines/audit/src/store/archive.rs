@@ -101,6 +101,16 @@ impl Archives {
         row.map(Row::archived).transpose()
     }
 
+    /// The days that left the database, oldest first.
+    pub async fn detached(&self) -> Result<Vec<Archived>, DbError> {
+        let rows: Vec<Row> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
+            "{COLUMNS} WHERE day IN (SELECT day FROM ledger_cut) ORDER BY day"
+        )))
+        .fetch_all(self.db.pool())
+        .await?;
+        rows.into_iter().map(Row::archived).collect()
+    }
+
     /// Records that a day stands in the archive and was verified there. `false` where it was recorded before.
     pub async fn record(tx: &mut PgConnection, archived: &Archived) -> Result<bool, DbError> {
         let done = sqlx::query(

@@ -8,6 +8,7 @@ use deltran_audit::archive::{Archive, Archiver};
 use deltran_audit::checkpoints::Publisher;
 use deltran_audit::config::Settings;
 use deltran_audit::consume::Sequencer;
+use deltran_audit::domain::books::Said;
 use deltran_audit::domain::retention::Archived;
 use deltran_audit::grpc::Audit;
 use deltran_audit::reconcile::Reconciler;
@@ -21,7 +22,7 @@ use deltran_messaging::{Broker, Delivery, Door};
 use deltran_runtime::lease::{Epoch, RoundError};
 use deltran_runtime::{Caller, Role};
 use tempfile::TempDir;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::Request;
 
@@ -198,6 +199,16 @@ impl Aged {
         self.place.verify_with(&self.settings).await
     }
 
+    /// Verifies the database against what a token ledger says, with or without the archive.
+    pub async fn verify_against(&self, said: &Result<Said, String>, with_archive: bool) -> VerifyReport {
+        let broker = Broker::connect("nats://127.0.0.1:1", "test").await.unwrap();
+        let archive = with_archive.then(|| self.stored());
+        let with = (self.publisher.notary().clone(), archive);
+        let verifier = Verifier::new(self.place.context.clone(), broker, with, Arc::new(Notify::new()));
+        let (sender, _receiver) = mpsc::channel(1000);
+        verifier.database(said, &sender).await.unwrap()
+    }
+
     /// The service, without the archive.
     pub async fn service(&self) -> Audit {
         self.service_with(None).await
@@ -212,7 +223,7 @@ impl Aged {
         let broker = Broker::connect("nats://127.0.0.1:1", "test").await.unwrap();
         let (context, door, appended) = (self.place.context.clone(), self.door.clone(), Arc::new(Notify::new()));
         let notary = self.publisher.notary().clone();
-        let verifier = Verifier::new(context.clone(), broker.clone(), notary, appended.clone());
+        let verifier = Verifier::new(context.clone(), broker.clone(), (notary, archive.clone()), appended.clone());
         let reconciler = Reconciler::new(context.clone(), broker, door.clone(), appended);
         Audit::new(context, door, verifier, self.publisher.clone(), reconciler, (&self.settings, archive))
     }

@@ -178,7 +178,7 @@ impl Place {
     pub async fn verify_with(&self, settings: &Settings) -> deltran_api::audit::v1::VerifyReport {
         let broker = Broker::connect("nats://127.0.0.1:1", "test").await.unwrap();
         let notary = Arc::new(self.notary(settings));
-        let verifier = Verifier::new(self.context.clone(), broker, notary, Arc::new(Notify::new()));
+        let verifier = Verifier::new(self.context.clone(), broker, (notary, None), Arc::new(Notify::new()));
         let (sender, _receiver) = mpsc::channel(1000);
         verifier.run(true, &sender).await.unwrap()
     }

@@ -84,7 +84,8 @@ pub struct ProveArgs {
 #[command(
     after_help = "Writes the log as static files (C2SP tlog-tiles), which transparency-log clients, monitors and witnesses
 read: `tile/…` with the hashes, `tile/entries/…` with the events, and `checkpoint` last. Full tiles that are there already are
-left alone, so that the same command brings a copy up to date.
+left alone, so that the same command brings a copy up to date. What left the database comes out of the archive, as the same
+bytes; nothing is written that does not lead to the signed checkpoint.
 
 Examples:
   deltran audit tiles --out log

@@ -3,21 +3,23 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use deltran_api::audit::v1::{VerifyReport, VerifyRequest};
+use deltran_api::audit::v1::{LedgerSums, VerifyReport, VerifyRequest};
 use deltran_audit::domain::note::Verifier;
 use deltran_audit::export::check::{Folder, check};
 use serde_json::json;
 
 use super::{Caller, Session};
-use crate::output::{Output, count, table};
+use crate::output::{Output, amount, count, table};
 use crate::problem::Problem;
 
 /// What `verify` takes.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Without a folder the platform re-checks its stored ledger and compares it with producers and streams. With the folder
-of an export its files are checked, by themselves: no platform is asked. Exit code 1 where something differs; the first leaf
-that does is named.
+    after_help = "Without a folder the platform re-checks its stored ledger and compares it with producers and streams, and what the
+leaves say was committed, minted and burnt in each currency with the token ledger at the same event; days that were archived
+count by their signed manifests. What cannot be compared yet is said in `ledger totals`, and is no difference. With the folder
+of an export its files are checked, by themselves: no platform is asked. Exit code 1 where something differs; the first leaf,
+or the currency, that does is named.
 
 Examples:
   deltran audit verify
@@ -29,7 +31,7 @@ pub struct VerifyArgs {
     /// The folder of an export
     #[arg(value_name = "DIR")]
     pub folder: Option<PathBuf>,
-    /// Check the stored rows only, without asking producers and broker
+    /// Check the stored rows and the token ledger's totals only, without asking producers and broker
     #[arg(long, alias = "database-only", conflicts_with = "folder")]
     pub database: bool,
     /// With a folder: a verifier key of the ledger, or a file with some, a line each
@@ -125,6 +127,7 @@ pub async fn verify(session: &Session, caller: Caller, database_only: bool) -> R
     }
     let failed = report.checks.iter().filter(|c| !c.ok).map(|c| c.check.clone());
     let failed = failed.chain(report.producers.iter().filter(|p| !p.ok).map(|p| format!("producer {}", p.producer)));
+    let failed = failed.chain(report.totals.iter().filter(|t| !t.ok).map(|t| format!("totals in {}", t.detail)));
     let failed: Vec<_> =
         failed.chain(report.streams.iter().filter(|s| !s.ok).map(|s| format!("stream {}", s.stream))).collect();
     Err(Problem::refused(format!("the audit ledger does not verify: {}", failed.join(", "))))
@@ -161,6 +164,23 @@ pub fn verify_tables(report: &VerifyReport) -> String {
         });
         text.push('\n');
         text.push_str(&table(["stream", "messages", "last sequence", "recorded", "verdict", "detail"], rows));
+    }
+    if !report.totals.is_empty() {
+        let none = LedgerSums::default();
+        let rows = report.totals.iter().map(|t| {
+            let sums = t.recorded.as_ref().unwrap_or(&none);
+            [
+                t.currency.clone(),
+                count(sums.committed),
+                amount(&sums.committed_amount),
+                amount(&sums.minted),
+                amount(&sums.burnt),
+                verdict(t.ok),
+                t.detail.clone(),
+            ]
+        });
+        text.push('\n');
+        text.push_str(&table(["currency", "committed", "amount", "minted", "burnt", "verdict", "detail"], rows));
     }
     let outcome = if report.ok { "verified" } else { "NOT verified" };
     format!("{text}\n{outcome}: {} events, {} of them invalid", count(report.leaves), count(report.invalid_events))

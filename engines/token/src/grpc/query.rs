@@ -119,12 +119,15 @@ impl Api {
         for check in verified.checks.iter().filter(|c| c.breach.is_some()) {
             self.context.metrics.breach(check.invariant, check.breach.as_deref().unwrap_or_default());
         }
+        let producer = format!("{}/{}", Domain::Transactions.source(), verified.epoch);
         Ok(Response::new(pb::VerifyLedgerResponse {
             results: verified.checks.into_iter().map(encode::check).collect(),
             transactions: verified.transactions,
             postings: verified.postings,
             accounts: verified.accounts,
             totals: verified.totals.into_iter().map(encode::total).collect(),
+            producer,
+            producer_seq: verified.assigned,
         }))
     }
 }

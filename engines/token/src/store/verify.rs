@@ -34,6 +34,10 @@ pub struct Verified {
     pub accounts: u64,
     /// By currency.
     pub totals: BTreeMap<Currency, Total>,
+    /// The epoch of the ledger's last event when all this was so.
+    pub epoch: i64,
+    /// Its number within that.
+    pub assigned: u64,
 }
 
 /// What the ledger took in, let out and committed in a currency since it began.
@@ -111,10 +115,14 @@ impl Store {
             breach: l7(&mut tx, &replay).await?,
         });
         let totals = totals(&mut tx).await?;
+        // Written by every batch with its events, so that the same snapshot tells after which event it stands.
+        let (epoch, assigned): (i64, i64) =
+            sqlx::query_as("SELECT epoch, assigned FROM outbox_counter").fetch_one(&mut *tx).await?;
+        let assigned = u64::try_from(assigned).map_err(DbError::corrupt)?;
         tx.commit().await?;
         checks.sort_by_key(|check| check.invariant);
         let (transactions, postings, accounts) = (transactions as u64, postings as u64, accounts as u64);
-        Ok(Verified { checks, transactions, postings, accounts, totals })
+        Ok(Verified { checks, transactions, postings, accounts, totals, epoch, assigned })
     }
 }
 

@@ -27,7 +27,7 @@ pub fn readme(manifest: &Manifest) -> String {
     );
     let end = concat!(
         " 8. since.proof, if there, shows that checkpoint.end continues the checkpoint that you held (RFC 6962, 2.1.2; form of c2sp.org/tlog-witness).\n",
-        " 9. Producers number their events 1, 2, 3, …: `producers` in manifest.json has no gap, and a window's seal is the sum of its transactions.\n",
+        " 9. Producers number their events 1, 2, 3, …: `producers` in manifest.json has no gap, a window's seal is the sum of its transactions, and `totals` of every leaf from 0 on are the token ledger's own at the last number of `token-engine`.\n",
         "10. `deltran audit verify DIR --key KEY` does all this, and so does examples/verify_export/verify_export.py, which is short enough to read.\n",
     );
     head + files + if manifest.filter.is_some() { filtered } else { whole } + end
