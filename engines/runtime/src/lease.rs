@@ -258,9 +258,10 @@ impl Lease {
     /// Where the database does not answer.
     pub async fn once<F: Future>(&self, work: impl FnOnce(Epoch) -> F) -> Result<Option<F::Output>, DbError> {
         let Some(epoch) = self.take().await? else { return Ok(None) };
+        let never = CancellationToken::new();
         let done = tokio::select! {
             done = work(epoch.clone()) => Some(done),
-            () = self.renew(&epoch, &CancellationToken::new()) => None,
+            () = self.renew(&epoch, &never) => None,
         };
         if let Err(error) = self.give_back(&epoch).await {
             tracing::debug!(lease = self.name, %error, "lease not given back: it will expire");
