@@ -10,13 +10,16 @@ use deltran_events::data::audit::{LedgerMismatch, LedgerReconciled};
 use deltran_events::topology::{Profile, STREAMS};
 use deltran_messaging::stored::{self, Again, Answer, StreamState};
 use deltran_messaging::{Broker, Door, Outgoing, rebuild};
-use deltran_runtime::EngineContext;
 use deltran_runtime::lease::{Epoch, Pace, RoundError};
+use deltran_runtime::{EngineContext, Failure};
 use sha2::{Digest, Sha256};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::keep::{ABOVE, Look, Others, Verdict, highest, judge, refills};
+use crate::NAME;
+use crate::config::Settings;
+use crate::domain::keep::{ABOVE, Look, Others, Verdict, highest, judge, must_be_anew, refills};
 use crate::domain::reconcile::{Absent, Kind, Name, Recorded, StreamSide, stands};
 use crate::domain::sequence::AUDIT;
 use crate::producers;
@@ -30,6 +33,8 @@ const PACE: Pace = Pace { every: Duration::from_secs(2), longest: Duration::from
 const RELAYS_SEE: Duration = Duration::from_millis(2500);
 /// How long engines may take to say what was acknowledged. Whoever is silent is allowed for by [`ABOVE`].
 const TOLD: Duration = Duration::from_secs(1);
+/// How long a repair on demand waits for streams to be made anew.
+const ANEW: Duration = Duration::from_secs(180);
 /// Leaves read at once, without their bytes, and events published at once.
 const HEADS: u64 = 4096;
 const PUBLISHES: usize = 1000;
@@ -44,6 +49,8 @@ pub struct Keeper {
     comparison: Comparison,
     ledger: Ledger,
     profile: Profile,
+    /// Whether this process does so by itself.
+    keeps: bool,
     /// Comparisons wait while streams are made anew, and the other way round.
     turn: Arc<Semaphore>,
     /// The streams that the last look saw lost.
@@ -56,6 +63,7 @@ struct Seen {
     known: Option<KnownStream>,
     others: Others,
     verdict: Verdict,
+    must_be_anew: bool,
 }
 
 impl Keeper {
@@ -64,11 +72,15 @@ impl Keeper {
         let (streams, comparison) = (Streams::new(context.db.clone()), Comparison::new(context.db.clone()));
         let ledger = Ledger::new(context.db.clone());
         let profile = Profile::from_name(&context.config.nats.profile).unwrap_or(Profile::Development);
-        Self { context, broker, door, streams, comparison, ledger, profile, turn, suspected: Arc::default() }
+        let keeps = context.config.section::<Settings>(NAME).is_ok_and(|settings| settings.keep_streams);
+        Self { context, broker, door, streams, comparison, ledger, profile, keeps, turn, suspected: Arc::default() }
     }
 
     /// Works while this process holds the lease `streams`, until shutdown.
     pub async fn run(self, shutdown: CancellationToken) {
+        if !self.keeps {
+            return shutdown.cancelled().await;
+        }
         let lease = self.context.lease("streams");
         lease
             .rounds(shutdown, PACE, Arc::new(Notify::new()), move |epoch| {
@@ -87,6 +99,58 @@ impl Keeper {
         self.note(epoch, &seen).await?;
         if !lost.is_empty() {
             self.mend(epoch, &lost).await?;
+        }
+        self.context.metrics.alert("audit_streams_lost", false);
+        Ok(())
+    }
+
+    /// Before events are published again on demand: returns, with the turn that it was given, when no stream would give out
+    /// sequences a second time. The keeper makes such streams anew, in whichever process it works; where none does, this
+    /// does so itself. As with the keeper, two looks have to see it.
+    ///
+    /// # Errors
+    /// Unavailable: they were not made anew, or could not be looked at.
+    pub async fn before_repair(&self, mut turn: OwnedSemaphorePermit) -> Result<OwnedSemaphorePermit, Failure> {
+        let deadline = Instant::now() + ANEW;
+        let mut before = BTreeSet::new();
+        loop {
+            let seen = self.look().await.map_err(not_now)?;
+            let waiting: BTreeSet<&'static str> =
+                seen.iter().filter(|(_, seen)| seen.must_be_anew).map(|(name, _)| *name).collect();
+            if waiting.is_empty() {
+                return Ok(turn);
+            }
+            let names = waiting.iter().copied().collect::<Vec<_>>().join(", ");
+            if Instant::now() > deadline {
+                return Err(Failure::unavailable(format!(
+                    "the broker forgot what it had of {names}, which must be made anew before anything is published again: \
+                     see the log of the audit engine, and repair again"
+                )));
+            }
+            // Making streams anew takes the turn.
+            drop(turn);
+            let sure: BTreeSet<&'static str> = waiting.intersection(&before).copied().collect();
+            if !self.keeps && !sure.is_empty() {
+                let lease = self.context.lease("streams");
+                let made = lease.once(|epoch| self.anew(epoch, &sure)).await?;
+                made.unwrap_or(Ok(())).map_err(not_now)?;
+            }
+            before = waiting;
+            tokio::time::sleep(PACE.every).await;
+            turn = Arc::clone(&self.turn).acquire_owned().await.map_err(|e| Failure::unavailable(e.to_string()))?;
+        }
+    }
+
+    /// Makes those of these streams anew that still have to be.
+    async fn anew(&self, epoch: Epoch, names: &BTreeSet<&'static str>) -> Result<(), RoundError> {
+        let seen = self.look().await?;
+        let lost: Vec<(&'static str, &Seen)> = seen
+            .iter()
+            .filter(|(name, seen)| seen.must_be_anew && names.contains(*name))
+            .map(|(name, seen)| (*name, seen))
+            .collect();
+        if !lost.is_empty() {
+            self.mend(&epoch, &lost).await?;
         }
         self.context.metrics.alert("audit_streams_lost", false);
         Ok(())
@@ -127,8 +191,10 @@ impl Keeper {
             let state = stored::state(&self.broker, spec.name).await?;
             let look = state.as_ref().map(look_of);
             let now = self.context.clock.now();
-            let verdict = judge(known.as_ref().map(|known| &known.known), look.as_ref(), &others, now);
-            all.insert(spec.name, Seen { state, known, others, verdict });
+            let before = known.as_ref().map(|known| &known.known);
+            let verdict = judge(before, look.as_ref(), &others, now);
+            let must_be_anew = must_be_anew(before, look.as_ref(), &others);
+            all.insert(spec.name, Seen { state, known, others, verdict, must_be_anew });
         }
         Ok(all)
     }
@@ -351,6 +417,10 @@ fn look_of(state: &StreamState) -> Look {
         retention: retention_of(state),
         mark: state.mark,
     }
+}
+
+fn not_now(error: RoundError) -> Failure {
+    Failure::unavailable(format!("the streams cannot be looked after now: {error}"))
 }
 
 fn gone(name: &str) -> RoundError {

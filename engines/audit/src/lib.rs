@@ -37,7 +37,6 @@ use tokio::sync::Notify;
 use crate::archive::{Archive, Archiver};
 use crate::checkpoints::{Calendar, Publisher, Signing};
 use crate::config::Settings;
-use crate::keeper::Keeper;
 use crate::notary::Notary;
 use crate::reconcile::Reconciler;
 use crate::verify::Verifier;
@@ -87,7 +86,7 @@ pub fn engine(context: EngineContext, broker: Broker, outbox: Outbox) -> Result<
     let rounds = schedule::Reconciliations::new(context.clone(), reconciler.clone(), settings.reconcile_minutes);
     let verifier =
         Verifier::new(context.clone(), broker.clone(), (publisher.notary().clone(), archive.clone()), appended);
-    let keeper = Keeper::new(context.clone(), broker.clone(), door.clone(), reconciler.turn.clone());
+    let keeper = reconciler.keeper.clone();
     let audit = grpc::Audit::new(context.clone(), door.clone(), verifier, publisher, reconciler, (&settings, archive));
     let audit = AuditServiceServer::new(audit);
     let dead_letters = DeadLetterServiceServer::new(grpc::DeadLetters::new(context, broker, door));
@@ -102,9 +101,7 @@ pub fn engine(context: EngineContext, broker: Broker, outbox: Outbox) -> Result<
     .worker("advisories", move |stop| advisories.run(stop))
     .worker("burial", move |stop| burial.run(stop))
     .worker("reconciliations", move |stop| rounds.run(stop))
-    .worker("streams", move |stop| async move {
-        if settings.keep_streams { keeper.run(stop).await } else { stop.cancelled().await }
-    })
+    .worker("streams", move |stop| keeper.run(stop))
     .worker("signer", move |stop| signing.run(stop))
     .worker("days", move |stop| calendar.run(stop))
     .worker("retention", move |stop| retention.run(stop)))

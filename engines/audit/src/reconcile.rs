@@ -23,6 +23,7 @@ use crate::domain::reconcile::{
 use crate::domain::report::Snapshot;
 use crate::domain::sequence::AUDIT;
 use crate::domain::tally::Tally;
+use crate::keeper::Keeper;
 use crate::producers::{self, Said};
 use crate::settled::settled;
 use crate::store::{Comparison, Ledger, Streams};
@@ -50,6 +51,8 @@ pub struct Reconciler {
     appended: Arc<Notify>,
     /// Whose turn it is.
     pub turn: Arc<Semaphore>,
+    /// Who makes streams anew, in the same turns.
+    pub keeper: Keeper,
 }
 
 /// Differences about one event, and the event itself where it may be published again.
@@ -86,7 +89,9 @@ impl Reconciler {
     pub fn new(context: EngineContext, broker: Broker, door: Door, appended: Arc<Notify>) -> Self {
         let (ledger, comparison) = (Ledger::new(context.db.clone()), Comparison::new(context.db.clone()));
         let streams = Streams::new(context.db.clone());
-        Self { context, broker, door, ledger, comparison, streams, appended, turn: Arc::new(Semaphore::new(1)) }
+        let turn = Arc::new(Semaphore::new(1));
+        let keeper = Keeper::new(context.clone(), broker.clone(), door.clone(), Arc::clone(&turn));
+        Self { context, broker, door, ledger, comparison, streams, appended, turn, keeper }
     }
 
     /// Compares everything; lists up to `limit` differences (0 for 1,000) to the listener, repairs what is safe where

@@ -1,6 +1,7 @@
 //! How a command ends when it does not succeed: its exit code and the one line it says.
 
 use std::collections::BTreeMap;
+use std::error::Error as _;
 use std::io::Write as _;
 
 use deltran_runtime::DbError;
@@ -10,6 +11,8 @@ use deltran_runtime::embedded::EmbeddedError;
 use serde_json::json;
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
+
+use crate::client::deepest;
 
 /// What went wrong, as far as scripts tell it apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,23 +100,47 @@ impl Problem {
 }
 
 /// The one mapping of gRPC status to exit codes.
-fn kind_of(code: Code) -> Kind {
-    match code {
-        // CANCELLED is what the transport says when a call ran out of time on this side.
-        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::ResourceExhausted => Kind::Unavailable,
+fn kind_of(status: &Status) -> Kind {
+    // The transport's own words about a connection that broke, under whatever code: nothing that the platform answered.
+    if status.source().is_some() {
+        return Kind::Unavailable;
+    }
+    match status.code() {
+        // CANCELLED is what the transport says when a call ran out of time on this side. UNKNOWN is what it makes of an answer
+        // that ended without a status; the platform answers nothing so.
+        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::ResourceExhausted | Code::Unknown => {
+            Kind::Unavailable
+        }
         _ => Kind::Refused,
     }
 }
 
+/// Whether the connection is what failed, and not the time that an answer may take.
+fn broke(status: &Status) -> bool {
+    status.code() == Code::Unknown || (status.source().is_some() && status.message() != TIMEOUT)
+}
+
+/// What the transport says where there was no answer in time.
+const TIMEOUT: &str = "Timeout expired";
+
 impl From<Status> for Problem {
     fn from(status: Status) -> Self {
-        let kind = kind_of(status.code());
+        let kind = kind_of(&status);
+        if broke(&status) {
+            let cause = match status.source() {
+                Some(cause) => deepest(cause),
+                None => status.message().to_owned(),
+            };
+            return Self::unavailable(format!(
+                "the connection to the platform broke ({cause}): try again, the ids of a repeated command make it harmless"
+            ));
+        }
         let (reason, details) = match status.get_details_error_info() {
             Some(info) => (info.reason, info.metadata.into_iter().collect()),
             None => (word_of(status.code()).to_owned(), BTreeMap::new()),
         };
         let message = match status.code() {
-            Code::Cancelled if status.message() == "Timeout expired" => {
+            Code::Cancelled if status.message() == TIMEOUT => {
                 "no answer in time: try again, the ids of a repeated command make it harmless".to_owned()
             }
             _ if status.message().is_empty() => reason.clone(),
@@ -192,10 +219,30 @@ mod tests {
             (Code::PermissionDenied, 1),
             (Code::Unauthenticated, 1),
             (Code::Unimplemented, 1),
+            (Code::OutOfRange, 1),
+            (Code::Aborted, 1),
+            (Code::DataLoss, 1),
             (Code::Internal, 1),
+            (Code::Unknown, 3),
         ] {
             assert_eq!(Problem::from(Status::new(code, "x")).kind.code(), exit, "{code:?}");
         }
+    }
+
+    #[test]
+    fn a_connection_that_breaks_is_unavailable_under_whatever_code() {
+        let broken = || std::io::Error::new(std::io::ErrorKind::ConnectionReset, "connection reset by peer");
+        for code in [Code::Unknown, Code::Internal, Code::Cancelled, Code::Unavailable, Code::PermissionDenied] {
+            let mut status = Status::new(code, "transport error");
+            status.set_source(std::sync::Arc::new(broken()));
+            let problem = Problem::from(status);
+            assert_eq!((problem.kind.code(), problem.reason.as_str()), (3, "unavailable"), "{code:?}");
+            assert!(problem.message.contains("connection reset by peer"), "{}", problem.message);
+        }
+        let mut late = Status::cancelled(TIMEOUT);
+        late.set_source(std::sync::Arc::new(broken()));
+        let late = Problem::from(late);
+        assert_eq!((late.kind.code(), late.reason.as_str()), (3, "timeout"), "{late}");
     }
 
     #[test]

@@ -251,6 +251,24 @@ impl Lease {
         .await;
     }
 
+    /// Does one piece of work as the holder of this lease. None where somebody else holds it, or took it meanwhile: then
+    /// the work was broken off.
+    ///
+    /// # Errors
+    /// Where the database does not answer.
+    pub async fn once<F: Future>(&self, work: impl FnOnce(Epoch) -> F) -> Result<Option<F::Output>, DbError> {
+        let Some(epoch) = self.take().await? else { return Ok(None) };
+        let never = CancellationToken::new();
+        let done = tokio::select! {
+            done = work(epoch.clone()) => Some(done),
+            () = self.renew(&epoch, &never) => None,
+        };
+        if let Err(error) = self.give_back(&epoch).await {
+            tracing::debug!(lease = self.name, %error, "lease not given back: it will expire");
+        }
+        Ok(done)
+    }
+
     fn tell(&self, leader: Leader) {
         if let Some(told) = &self.leader {
             told.send_if_modified(|last| std::mem::replace(last, leader.clone()) != leader);

@@ -3,8 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a failing test may panic anywhere")]
 
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::str::FromStr;
 use std::time::Duration;
@@ -13,11 +14,12 @@ use deltran_runtime::embedded::{Embedded, EmbeddedError, Options};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use sqlx::{Connection, PgConnection, postgres::PgConnectOptions};
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 
 const HOLD: &str = "DELTRAN_TEST_HOLD_DATA";
+const OWN_MOUNTS: &str = "DELTRAN_TEST_OWN_MOUNTS";
 
 #[derive(serde::Deserialize)]
 struct Child {
@@ -227,5 +229,164 @@ async fn a_given_server_is_not_started_and_a_taken_port_is_named() {
     assert_eq!(embedded.database_url(), "postgres://elsewhere/deltran");
     assert_eq!(children(&folder.path().join("data")).len(), 1);
     greeting(embedded.nats_url()).await.unwrap();
+    embedded.stop().await;
+}
+
+/// A small file system of its own. Dropped, it is taken away.
+struct Disk(PathBuf);
+
+impl Disk {
+    fn mount(path: &Path, megabytes: u32) -> Result<Self, String> {
+        std::fs::create_dir_all(path).unwrap();
+        let size = format!("size={megabytes}m");
+        match Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(path).output() {
+            Ok(ran) if ran.status.success() => Ok(Self(path.to_owned())),
+            Ok(ran) => Err(String::from_utf8_lossy(&ran.stderr).trim().to_owned()),
+            Err(error) => Err(format!("mount: {error}")),
+        }
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.0.join("ballast")
+    }
+
+    /// Fills it to the last byte.
+    fn fill(&self) {
+        let mut file = std::fs::File::create(self.ballast()).unwrap();
+        let piece = vec![1; 1 << 20];
+        let mut size = piece.len();
+        while size > 0 {
+            // Full: smaller pieces.
+            if file.write_all(&piece[..size]).is_err() {
+                size /= 2;
+            }
+        }
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Lazily: who still has files open there ends by himself.
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// Whether this process may mount file systems. An ordinary user does so in a namespace of his own: there the test is run
+/// again, and this one is done.
+fn mounts_here(test: &str) -> bool {
+    if nix::unistd::geteuid().is_root() || std::env::var_os(OWN_MOUNTS).is_some() {
+        return true;
+    }
+    let own = || {
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-current-user", "--mount", "--keep-caps"]);
+        command
+    };
+    if !own().arg("true").stderr(Stdio::null()).status().is_ok_and(|status| status.success()) {
+        println!("left out: no file system can be mounted by this user, and there are no namespaces of users");
+        return false;
+    }
+    let again = own()
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env(OWN_MOUNTS, "1")
+        .status();
+    assert!(again.unwrap().success(), "it failed in a namespace of its own");
+    false
+}
+
+/// As much of the broker's protocol as asking JetStream takes.
+struct Client(BufReader<TcpStream>);
+
+impl Client {
+    async fn connect(nats_url: &str) -> std::io::Result<Self> {
+        let mut client = Self(BufReader::new(TcpStream::connect(nats_url.strip_prefix("nats://").unwrap()).await?));
+        client.send(b"CONNECT {\"verbose\":false}\r\nSUB answers 1\r\n").await?;
+        Ok(client)
+    }
+
+    async fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.0.get_mut().write_all(bytes).await
+    }
+
+    async fn publish(&mut self, subject: &str, payload: &[u8]) -> std::io::Result<()> {
+        self.send(format!("PUB {subject} {}\r\n", payload.len()).as_bytes()).await?;
+        self.send(payload).await?;
+        self.send(b"\r\n").await
+    }
+
+    async fn ask(&mut self, subject: &str, payload: &[u8]) -> std::io::Result<String> {
+        self.publish(&format!("{subject} answers"), payload).await?;
+        loop {
+            let mut line = String::new();
+            if self.0.read_line(&mut line).await? == 0 {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+            if line.starts_with("PING") {
+                self.send(b"PONG\r\n").await?;
+            } else if line.starts_with("MSG answers ") {
+                let length: usize = line.split_ascii_whitespace().last().unwrap().parse().unwrap();
+                let mut answer = vec![0; length + 2];
+                self.0.read_exact(&mut answer).await?;
+                return Ok(String::from_utf8(answer).unwrap());
+            }
+        }
+    }
+}
+
+/// What the broker's monitoring says of JetStream: 200 where it is on, 503 where not.
+async fn jetstream(monitor_port: u16) -> Option<u16> {
+    let mut monitor = TcpStream::connect(("127.0.0.1", monitor_port)).await.ok()?;
+    monitor.write_all(b"GET /healthz?js-enabled-only=true HTTP/1.0\r\nHost: localhost\r\n\r\n").await.ok()?;
+    let mut answer = String::new();
+    monitor.read_to_string(&mut answer).await.ok()?;
+    answer.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_ran_out_of_space_is_started_again_once_there_is_room() {
+    if !mounts_here("a_broker_that_ran_out_of_space_is_started_again_once_there_is_room") {
+        return;
+    }
+    let folder = folder();
+    let data = folder.path().join("data");
+    let disk = match Disk::mount(&data.join("nats/jetstream"), 64) {
+        Ok(disk) => disk,
+        Err(why) => return println!("left out: no file system can be mounted: {why}"),
+    };
+    let only_nats = Options { database_url: Some("postgres://elsewhere/deltran".into()), ..options(&data) };
+    let embedded = Embedded::start(only_nats).await.unwrap();
+    let port_of = |note: &String| note.strip_prefix("the broker's monitoring listens on port ")?.parse::<u16>().ok();
+    let monitor = embedded.notes().iter().find_map(port_of).unwrap();
+    let first = children(&data)["nats"];
+
+    let mut client = Client::connect(embedded.nats_url()).await.unwrap();
+    let config = br#"{"name":"FULL","subjects":["full"],"storage":"file"}"#;
+    let made = client.ask("$JS.API.STREAM.CREATE.FULL", config).await.unwrap();
+    assert!(!made.contains("\"error\""), "{made}");
+    let kept = client.ask("full", b"kept").await.unwrap();
+    assert!(kept.contains("\"seq\":1"), "{kept}");
+
+    disk.fill();
+    let message = vec![b'x'; 64 << 10];
+    until("JetStream to be switched off", async || {
+        client.publish("full", &message).await.unwrap();
+        jetstream(monitor).await.filter(|status| *status == 503)
+    })
+    .await;
+    assert_eq!(children(&data)["nats"], first, "nothing is started while the disk is full");
+
+    std::fs::remove_file(disk.ballast()).unwrap();
+    until("another broker", async || children(&data).get("nats").copied().filter(|pid| *pid != first)).await;
+    until("JetStream to be on", async || jetstream(monitor).await.filter(|status| *status == 200)).await;
+    let known = until("the stream to be there", async || {
+        let mut client = Client::connect(embedded.nats_url()).await.ok()?;
+        client.ask("$JS.API.STREAM.INFO.FULL", b"").await.ok().filter(|answer| !answer.contains("\"error\""))
+    })
+    .await;
+    assert!(known.contains("\"name\":\"FULL\""), "{known}");
+    let mut client = Client::connect(embedded.nats_url()).await.unwrap();
+    let stored = client.ask("full", b"after").await.unwrap();
+    assert!(stored.contains("\"stream\":\"FULL\"") && !stored.contains("\"error\""), "{stored}");
     embedded.stop().await;
 }

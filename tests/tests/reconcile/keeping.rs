@@ -102,3 +102,30 @@ async fn a_broker_that_was_rolled_back_or_lost_everything_comes_back() {
     assert!(told >= 4, "{told} losses are on record");
     world.stack.stop().await;
 }
+
+/// Where nobody keeps the streams, as before the keeper has looked twice: what is published again must not lift a stream to
+/// its old height, where nobody could tell any more that it forgot.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_repair_on_demand_makes_anew_what_was_rolled_back() {
+    let mut world = World::with(20, "[audit]\nkeep_streams = false\n").await;
+    world.stack.nats.keep().await;
+    world.write(10).await;
+    world.standing().await;
+    let known = [(STREAM, world.last(STREAM).await), ("AUDIT", world.last("AUDIT").await)];
+    world.stack.nats.roll_back().await;
+    within(PATIENCE, "the broker to answer again", async || {
+        stored::state(&world.stack.broker, STREAM).await.ok().flatten().map(|_| ())
+    })
+    .await;
+    world.reconcile(true).await;
+    for (stream, highest) in known {
+        let state = stored::state(&world.stack.broker, stream).await.unwrap().unwrap();
+        assert!(state.begins_at > highest && state.mark.is_none(), "{stream}: {state:?}");
+    }
+    world.write(5).await;
+    world.standing().await;
+    assert_eq!(world.leaves().await, (1..=35).collect::<Vec<_>>());
+    within(PATIENCE, "everything to be equal", async || world.reconcile(false).await.1.ok.then_some(())).await;
+    world.verifies().await.unwrap();
+    world.stack.stop().await;
+}

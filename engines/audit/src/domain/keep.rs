@@ -66,29 +66,18 @@ pub enum Verdict {
 
 /// Judges one look. Nothing is known of a stream that was never there.
 pub fn judge(known: Option<&Known>, look: Option<&Look>, others: &Others, now: Timestamp) -> Verdict {
-    let highest = highest(known, others);
-    let Some(look) = look else {
-        return if known.is_some() || highest > 0 { Verdict::Lost("it was deleted".into()) } else { Verdict::Well };
-    };
+    let repeats = repeats(known, look, others);
+    let Some(look) = look else { return repeats.map_or(Verdict::Well, Verdict::Lost) };
     match look.mark {
         Some(Mark::Refilled) => return Verdict::Resume,
         Some(Mark::Held) => return Verdict::Lost("it was about to be made anew".into()),
         None => {}
     }
-    if let Some(known) = known
-        && known.created != look.created
-    {
-        return if look.begins_at > highest {
-            Verdict::Adopt
-        } else {
-            Verdict::Lost(format!("it was made anew, to begin at {} where {highest} was known", look.begins_at.max(1)))
-        };
+    if let Some(why) = repeats {
+        return Verdict::Lost(why);
     }
-    if look.last < highest {
-        return Verdict::Lost(format!("it was rolled back: it ends at {} where {highest} was known", look.last));
-    }
-    if others.repeated {
-        return Verdict::Lost("it was rolled back: a relay was given a sequence twice".into());
+    if known.is_some_and(|known| known.created != look.created) {
+        return Verdict::Adopt;
     }
     if let Some((first, stored_at)) = known.and_then(|known| known.first)
         && look.first > first
@@ -103,6 +92,30 @@ pub fn judge(known: Option<&Known>, look: Option<&Look>, others: &Others, now: T
         return Verdict::Lost(format!("it was truncated: {lost} messages are gone before their time"));
     }
     if known.is_some() { Verdict::Well } else { Verdict::Adopt }
+}
+
+/// Why a stream gives out sequences that were given out before, where it does. What is published to it would lift it to
+/// where it was, and nobody could tell any more that it forgot.
+fn repeats(known: Option<&Known>, look: Option<&Look>, others: &Others) -> Option<String> {
+    let highest = highest(known, others);
+    let Some(look) = look else {
+        return (known.is_some() || highest > 0).then(|| "it was deleted".to_owned());
+    };
+    if known.is_some_and(|known| known.created != look.created) {
+        let from = look.begins_at.max(1);
+        return (look.begins_at <= highest)
+            .then(|| format!("it was made anew, to begin at {from} where {highest} was known"));
+    }
+    if look.last < highest {
+        return Some(format!("it was rolled back: it ends at {} where {highest} was known", look.last));
+    }
+    others.repeated.then(|| "it was rolled back: a relay was given a sequence twice".to_owned())
+}
+
+/// Whether nothing may be published to a stream on demand before it is made anew: it gives out sequences again, or that is
+/// under way. Where it only lacks messages, what is published again goes above them.
+pub fn must_be_anew(known: Option<&Known>, look: Option<&Look>, others: &Others) -> bool {
+    look.is_some_and(|look| look.mark.is_some()) || repeats(known, look, others).is_some()
 }
 
 /// The highest sequence that anybody knows.
@@ -152,34 +165,57 @@ mod tests {
     fn every_way_to_forget_is_told_from_going_on() {
         let old = Known { first: Some((3, Timestamp::from_micros(90 * DAY))), ..known() };
         let hole = Others { holes: Ranges::from_pairs(&[5, 5]).unwrap(), ..others() };
-        let rows: [(Option<Known>, Option<Look>, Others, &str); 18] = [
-            (Some(known()), Some(look()), others(), "well"),
-            (Some(known()), Some(Look { last: 30, messages: 28, ..look() }), others(), "well"),
-            (None, Some(look()), others(), "adopt"),
-            (None, None, Others::default(), "well"),
-            (None, None, others(), "it was deleted"),
-            (None, Some(Look { messages: 0, first: 0, last: 0, ..look() }), Others::default(), "adopt"),
-            (Some(known()), None, others(), "it was deleted"),
-            (Some(known()), Some(Look { created: "b".into(), ..look() }), others(), "it was made anew"),
-            (Some(known()), Some(Look { created: "b".into(), begins_at: 11, first: 11, ..look() }), others(), "adopt"),
+        let rows: [(Option<Known>, Option<Look>, Others, &str, bool); 19] = [
+            (Some(known()), Some(look()), others(), "well", false),
+            (Some(known()), Some(Look { last: 30, messages: 28, ..look() }), others(), "well", false),
+            (None, Some(look()), others(), "adopt", false),
+            (None, None, Others::default(), "well", false),
+            (None, None, others(), "it was deleted", true),
+            (None, Some(Look { messages: 0, first: 0, last: 0, ..look() }), Others::default(), "adopt", false),
+            (Some(known()), None, others(), "it was deleted", true),
+            (Some(known()), Some(Look { created: "b".into(), ..look() }), others(), "it was made anew", true),
+            (
+                Some(known()),
+                Some(Look { created: "b".into(), begins_at: 11, first: 11, ..look() }),
+                others(),
+                "adopt",
+                false,
+            ),
             (
                 Some(known()),
                 Some(Look { created: "b".into(), mark: Some(Mark::Refilled), ..look() }),
                 others(),
                 "resume",
+                true,
             ),
-            (Some(known()), Some(Look { mark: Some(Mark::Held), ..look() }), others(), "it was about to be made anew"),
-            (Some(known()), Some(Look { last: 9, ..look() }), others(), "it was rolled back"),
-            (None, Some(Look { last: 9, ..look() }), others(), "it was rolled back"),
-            (Some(known()), Some(look()), Others { repeated: true, ..others() }, "it was rolled back"),
-            (Some(known()), Some(Look { messages: 0, first: 11, ..look() }), others(), "it was emptied"),
-            (Some(old), Some(Look { messages: 0, first: 11, ..look() }), others(), "well"),
-            (Some(known()), Some(Look { messages: 7, ..look() }), others(), "it was truncated"),
-            (Some(known()), Some(Look { messages: 7, ..look() }), hole, "well"),
+            (
+                Some(known()),
+                Some(Look { mark: Some(Mark::Held), ..look() }),
+                others(),
+                "it was about to be made anew",
+                true,
+            ),
+            (Some(known()), Some(Look { last: 9, ..look() }), others(), "it was rolled back", true),
+            (None, Some(Look { last: 9, ..look() }), others(), "it was rolled back", true),
+            (Some(known()), Some(look()), Others { repeated: true, ..others() }, "it was rolled back", true),
+            (Some(known()), Some(Look { messages: 0, first: 11, ..look() }), others(), "it was emptied", false),
+            // Nothing that came later is known: what began above it is another one.
+            (
+                Some(known()),
+                Some(Look { created: "b".into(), begins_at: 11, first: 11, ..look() }),
+                Others { repeated: true, ..others() },
+                "adopt",
+                false,
+            ),
+            (Some(old), Some(Look { messages: 0, first: 11, ..look() }), others(), "well", false),
+            (Some(known()), Some(Look { messages: 7, ..look() }), others(), "it was truncated", false),
+            (Some(known()), Some(Look { messages: 7, ..look() }), hole, "well", false),
         ];
-        for (known, look, others, expected) in rows {
+        for (known, look, others, expected, anew) in rows {
             let verdict = judge(known.as_ref(), look.as_ref(), &others, NOW);
             assert_eq!(word(&verdict), expected, "{known:?} {look:?} {others:?}");
+            // A repair on demand waits for exactly those that would give out sequences again.
+            assert_eq!(must_be_anew(known.as_ref(), look.as_ref(), &others), anew, "{known:?} {look:?} {others:?}");
         }
     }
 

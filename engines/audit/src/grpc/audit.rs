@@ -172,9 +172,12 @@ impl Audit {
         let (sender, receiver) = mpsc::channel(AHEAD);
         let (reconciler, closing) = (self.reconciler.clone(), self.context.closing.clone());
         tokio::spawn(async move {
-            let _turn = turn;
+            let work = async {
+                let _turn = if repair { reconciler.keeper.before_repair(turn).await? } else { turn };
+                reconciler.run(repair, limit, &caller.user, Some(&sender), None).await
+            };
             let outcome = tokio::select! {
-                outcome = reconciler.run(repair, limit, &caller.user, Some(&sender), None) => outcome,
+                outcome = work => outcome,
                 () = sender.closed() => return,
                 () = closing.cancelled() => Err(Failure::unavailable("the process stops: reconcile again")),
             };

@@ -14,7 +14,8 @@ use crate::problem::Problem;
 #[command(
     after_help = "What a stream let go of by its own age and size is no difference. With --repair, what a stream or the ledger lacks is
 published again, with its exact bytes and the id that it had; consumers know it by its number. What is not safe to publish
-again, such as the same number with other bytes, is listed and left alone.
+again, such as the same number with other bytes, is listed and left alone. A stream that was rolled back, deleted or made anew
+from below is first made anew above every known sequence.
 
 Examples:
   deltran audit reconcile

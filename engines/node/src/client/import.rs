@@ -18,13 +18,13 @@ use deltran_runtime::Role;
 use deltran_runtime::wire::to_money;
 use futures::StreamExt;
 use serde_json::json;
-use tonic::{Code, Status};
+use tonic::Status;
 use uuid::Uuid;
 
 use super::{Caller, Rows, Session, pages, participant};
 use crate::file::participants::{Entry, InCurrency, read};
 use crate::output::table;
-use crate::problem::Problem;
+use crate::problem::{Kind, Problem};
 
 /// Participants that are brought in at once.
 const AT_ONCE: usize = 16;
@@ -100,9 +100,7 @@ pub async fn run(session: &Session, args: &ImportArgs) -> Result<(), Problem> {
     tell(session, &outcomes, &file.refused);
 
     let failed = outcomes.iter().filter(|o| o.error.is_some()).count();
-    if let Some(away) =
-        outcomes.iter().filter_map(|o| o.error.as_ref()).find(|e| e.kind == crate::problem::Kind::Unavailable)
-    {
+    if let Some(away) = outcomes.iter().filter_map(|o| o.error.as_ref()).find(|e| e.kind == Kind::Unavailable) {
         return Err(Problem::unavailable(format!("{away}; run the same command again to continue")));
     }
     match (failed, file.refused.len()) {
@@ -326,12 +324,12 @@ fn derived(command: &str, key: &[&str]) -> String {
 async fn again<T>(mut call: impl AsyncFnMut() -> Result<T, Status>) -> Result<T, Problem> {
     let mut pause = Duration::from_millis(200);
     for _ in 1..TRIES {
-        match call().await {
-            Err(status) if matches!(status.code(), Code::Unavailable | Code::ResourceExhausted | Code::Cancelled) => {
+        match call().await.map_err(Problem::from) {
+            Err(problem) if problem.kind == Kind::Unavailable => {
                 tokio::time::sleep(pause).await;
                 pause *= 2;
             }
-            other => return Ok(other?),
+            other => return other,
         }
     }
     Ok(call().await?)

@@ -295,7 +295,8 @@ fn address(given: Option<&str>, data: &Path) -> String {
     }
 }
 
-fn deepest(error: &dyn std::error::Error) -> String {
+/// The cause of all causes, in its words.
+pub fn deepest(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(next) = cause.source() {
         cause = next;
@@ -381,7 +382,44 @@ pub(crate) use word_parser;
 
 #[cfg(test)]
 mod tests {
+    use deltran_api::platform::v1::GetStatusRequest;
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpListener;
+
     use super::*;
+
+    /// Whether a client of HTTP/2 has asked for something: after the preface, a frame of headers.
+    fn asks(bytes: &[u8]) -> bool {
+        let mut rest = bytes.get(24..).unwrap_or_default();
+        while let [high, middle, low, kind, ..] = *rest {
+            if kind == 1 {
+                return true;
+            }
+            let length = u32::from_be_bytes([0, high, middle, low]) as usize;
+            rest = rest.get(9 + length..).unwrap_or_default();
+        }
+        false
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_breaks_in_the_middle_of_a_call_exits_with_3() {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        // Takes what is asked and goes away without an answer.
+        let away = tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut taken = Vec::new();
+                while !asks(&taken) && stream.read_buf(&mut taken).await.unwrap() > 0 {}
+            }
+        });
+        let session = Session::open(&ClientArgs::at(&address.to_string()), Output { json: false }).await.unwrap();
+        let caller = session.operator().unwrap();
+        let status = session.platform(caller).get_status(GetStatusRequest {}).await.unwrap_err();
+        let problem = Problem::from(status);
+        assert_eq!((problem.kind.code(), problem.reason.as_str()), (3, "unavailable"), "{problem}");
+        away.abort();
+    }
 
     #[test]
     fn the_address_is_the_given_one_or_that_of_the_data_folder() {

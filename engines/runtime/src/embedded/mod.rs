@@ -9,7 +9,8 @@
 //! data/nats/                jetstream/, nats-jetstream.conf, nats.pid, nats.log
 //! ```
 //!
-//! A child that dies is started again on the same port and the same data. A run that was killed leaves its children alive;
+//! A child that dies is started again on the same port and the same data, and so is a broker that switched JetStream off for
+//! want of space, once there is room. A run that was killed leaves its children alive;
 //! the next start on the folder finds them in `run.json` and stops them first. No engine knows whether its servers are these.
 
 mod error;
@@ -20,6 +21,7 @@ mod place;
 mod ports;
 mod postgres;
 mod process;
+mod storage;
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, SeekFrom, Write};

@@ -13,7 +13,7 @@ use super::error::{At, EmbeddedError};
 use super::find::{self, Version};
 use super::left;
 use super::process::{self, Plan, Readiness, Registry, Steps, Supervised};
-use super::{Started, ports};
+use super::{Started, ports, storage};
 
 const SERVER: &str = "the broker";
 const PROGRAM: &str = "nats-server";
@@ -125,7 +125,12 @@ pub(super) async fn start(data: &Path, wish: Wish, registry: &Arc<Registry>) -> 
                 notes.extend(client.note);
                 notes.extend(monitor.note);
                 let url = format!("nats://127.0.0.1:{}", client.port);
-                return Ok(Started { supervised: Supervised::watch(running), url, notes });
+                let (monitor_port, store) = (monitor.port, folder.join("jetstream"));
+                let useless = move || {
+                    let store = store.clone();
+                    storage::switched_off(monitor_port, storage::EVERY, move || storage::free_bytes(&store))
+                };
+                return Ok(Started { supervised: Supervised::watch_over(running, useless), url, notes });
             }
             // Somebody else was quicker to take a port that was free when it was chosen.
             Err(EmbeddedError::Exited { .. })

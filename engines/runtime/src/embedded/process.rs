@@ -221,7 +221,8 @@ where
     }
 }
 
-/// A child that is started again whenever it dies, until it is stopped. Dropped, it is stopped in the background.
+/// A child that is started again whenever it dies or is of no use any more, until it is stopped. Dropped, it is stopped in
+/// the background.
 #[derive(Debug)]
 pub(super) struct Supervised {
     cancel: DropGuard,
@@ -230,8 +231,18 @@ pub(super) struct Supervised {
 
 impl Supervised {
     pub(super) fn watch(running: Running) -> Self {
+        Self::watch_over(running, std::future::pending::<String>)
+    }
+
+    /// Also over a child that lives: `useless` is begun anew with each of them, and returns, in words, why it is to be
+    /// stopped and started again.
+    pub(super) fn watch_over<U, F>(running: Running, useless: U) -> Self
+    where
+        U: Fn() -> F + Send + Sync + 'static,
+        F: Future<Output = String> + Send + 'static,
+    {
         let cancel = CancellationToken::new();
-        let task = tokio::spawn(supervise(running, cancel.clone()));
+        let task = tokio::spawn(supervise(running, cancel.clone(), useless));
         Self { cancel: cancel.drop_guard(), task }
     }
 
@@ -243,17 +254,30 @@ impl Supervised {
     }
 }
 
-async fn supervise(mut running: Running, cancel: CancellationToken) {
+async fn supervise<U, F>(mut running: Running, cancel: CancellationToken, useless: U)
+where
+    U: Fn() -> F,
+    F: Future<Output = String>,
+{
     let mut backoff = FIRST_BACKOFF;
     loop {
         let since = Instant::now();
-        let status = tokio::select! {
-            status = running.child.wait() => status,
+        let ended = tokio::select! {
+            status = running.child.wait() => Ok(status),
+            why = useless() => Err(why),
             () = cancel.cancelled() => return running.stop().await,
         };
-        running.registry.gone(running.plan.name);
-        let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
-        tracing::warn!(child.name = running.plan.name, status, log = %running.plan.log.display(), "a private server died and is started again");
+        match ended {
+            Ok(status) => {
+                running.registry.gone(running.plan.name);
+                let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
+                tracing::warn!(child.name = running.plan.name, status, log = %running.plan.log.display(), "a private server died and is started again");
+            }
+            Err(why) => {
+                tracing::warn!(child.name = running.plan.name, why, log = %running.plan.log.display(), "a private server is stopped and started again");
+                running.stop().await;
+            }
+        }
         if since.elapsed() > STEADY {
             backoff = FIRST_BACKOFF;
         }
@@ -343,6 +367,44 @@ mod tests {
         let pid = || registry.children().get("script").map(|recorded| recorded.pid);
         until("a second child", || pid().is_some_and(|pid| pid != first.as_raw())).await;
         let second = pid().unwrap();
+
+        supervised.stop().await;
+        assert_eq!(identity(second), None);
+        assert!(registry.children().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_child_that_lives_and_is_of_no_use_is_stopped_and_started_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let registry = registry(folder.path());
+        let script = plan(folder.path(), "while :; do sleep 1; done");
+        let running = launch(script, &registry, KILLED, || async { Readiness::Ready }).await.unwrap();
+        let first = running.pid().unwrap().as_raw();
+        // Of no use is the first one only.
+        let (of_no_use, begun) = (folder.path().join("of-no-use"), Arc::new(Mutex::new(0)));
+        let (sign, counted) = (of_no_use.clone(), Arc::clone(&begun));
+        let useless = move || {
+            let mut begun = counted.lock().unwrap();
+            *begun += 1;
+            let (sign, first) = (sign.clone(), *begun == 1);
+            async move {
+                while !(first && sign.exists()) {
+                    sleep(POLL).await;
+                }
+                "it said so".to_owned()
+            }
+        };
+        let supervised = Supervised::watch_over(running, useless);
+        until("the watch over the first one", || *begun.lock().unwrap() == 1).await;
+        let pid = || registry.children().get("script").map(|recorded| recorded.pid);
+        assert_eq!(pid(), Some(first));
+
+        std::fs::write(&of_no_use, "").unwrap();
+        until("a second child", || pid().is_some_and(|pid| pid != first)).await;
+        assert_eq!(identity(first), None);
+        let second = pid().unwrap();
+        until("the watch over the second one", || *begun.lock().unwrap() == 2).await;
+        assert_eq!(pid(), Some(second));
 
         supervised.stop().await;
         assert_eq!(identity(second), None);

@@ -123,7 +123,7 @@ pub enum Command {
     Commit { id: TransactionId, payer: ParticipantId, by: By },
     /// Gives a reservation back.
     Cancel { id: TransactionId, payer: ParticipantId, reason: String, by: By },
-    /// Ends HELD. A release comes with what risk says now.
+    /// Ends HELD. A release comes with what risk says now: without it only one that is done already is answered.
     Release { id: TransactionId, release: bool, reason: String, gates: Option<Box<Gates>>, by: By },
     /// Mints tokens.
     Deposit { id: CommandId, hash: BodyHash, participant: ParticipantId, amount: Money, reference: String, by: By },

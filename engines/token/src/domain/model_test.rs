@@ -246,7 +246,7 @@ impl Model {
                         id: i.id,
                         release,
                         reason: String::new(),
-                        gates: None,
+                        gates: release.then(|| Box::new(approve())),
                         by: by("c"),
                     });
                 }

@@ -134,7 +134,8 @@ impl Ledger {
         true
     }
 
-    /// Ends HELD. A release checks everything again, with what risk says now, and may end in a refusal.
+    /// Ends HELD. A release checks everything again, with what risk says now, and may end in a refusal; where risk was not
+    /// asked it decides nothing.
     pub(super) fn release(
         &mut self,
         id: TransactionId,
@@ -155,12 +156,17 @@ impl Ledger {
             self.check_turn(gates)?;
         }
         let i = record.instruction.clone();
-        let verdict = if release {
-            self.check(&i, gates)
-        } else {
-            Err(Refusal::new(RefusalCode::Compliance, format!("compliance rejected the transaction: {reason}")))
+        let verdict = match (release, gates) {
+            (false, _) => {
+                Err(Refusal::new(RefusalCode::Compliance, format!("compliance rejected the transaction: {reason}")))
+            }
+            (true, Some(gates)) => self.check(&i, gates),
+            // Whoever sent it read the transaction before it was HELD.
+            (true, None) => {
+                return Err(Denied::Undecided(format!("risk was not asked about the release of {id}: try again")));
+            }
         };
-        if matches!(verdict, Ok(Way::Commit)) {
+        if let (Ok(Way::Commit), Some(gates)) = (&verdict, gates) {
             self.check_risk_window(&i, gates)?;
         }
         // ---- writes

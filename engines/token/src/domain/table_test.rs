@@ -333,6 +333,58 @@ fn a_release_is_refused_where_risk_refuses_it() {
     assert_eq!(ledger.known.transactions[&id].refusal, Some(limit));
 }
 
+/// Who sends a release reads the transaction first, and may have read it before it was HELD: then risk was not asked, and
+/// nothing is let pass. What is over is answered as it was, and a rejection needs nobody else.
+#[test]
+fn nothing_is_released_that_risk_was_not_asked_about() {
+    use TransactionState::{Committed, Rejected, Reserved};
+    let plain = |n| instruction(n, "ALFAAEXX", "BRAVINXX", 1);
+    let phases = |n| Instruction { reserve_for: Some(60_000_000), ..instruction(n, "ALFAAEXX", "BRAVINXX", 1) };
+    let review = || Gates { decision: ScreeningDecision::Review, ..approve() };
+    // What was submitted, how it was screened, whether it was released in order before; then whether this is a release,
+    // whether risk was asked, and the state that is answered.
+    let rows: [(Instruction, Gates, bool, (bool, bool), Option<TransactionState>); 8] = [
+        (plain(1), review(), false, (true, false), None),
+        (phases(2), review(), false, (true, false), None),
+        (plain(3), review(), false, (true, true), Some(Committed)),
+        (phases(4), review(), false, (true, true), Some(Reserved)),
+        (plain(5), review(), false, (false, false), Some(Rejected)),
+        (plain(6), review(), true, (true, false), Some(Committed)),
+        (phases(7), review(), true, (true, false), Some(Reserved)),
+        (plain(8), approve(), false, (true, false), None),
+    ];
+    for (instruction, screened, before, (release, asked), expected) in rows {
+        let mut ledger = two_banks();
+        let (id, held) = (instruction.id, screened.decision == ScreeningDecision::Review);
+        submit_with(&mut ledger, instruction, screened, at(10));
+        let command = |release: bool, asked: bool| Command::Release {
+            id,
+            release,
+            reason: "reviewed".into(),
+            gates: asked.then(|| Box::new(approve())),
+            by: by("compliance-engine"),
+        };
+        if before {
+            ledger.execute(command(true, true), at(15)).unwrap();
+        }
+        let stood = ledger.known.transactions[&id].clone();
+        let decided = ledger.execute(command(release, asked), at(20)).map(|a| a.into_parts().0);
+        match (expected, held) {
+            (Some(state), _) => assert_eq!(decided, Ok(Answer::Transaction(state)), "{id}"),
+            (None, true) => assert!(matches!(decided, Err(Denied::Undecided(_))), "{id}: {decided:?}"),
+            (None, false) => assert!(matches!(decided, Err(Denied::WrongState { .. })), "{id}: {decided:?}"),
+        }
+        if expected.is_none() {
+            assert_eq!(ledger.known.transactions[&id], stood, "nothing of it is stored");
+        }
+    }
+    // Nor does the payer's second phase end HELD.
+    let mut ledger = two_banks();
+    submit_with(&mut ledger, phases(1), review(), at(10));
+    let commit = Command::Commit { id: TransactionId::new(id(1)), payer: who("ALFAAEXX"), by: by("bank") };
+    assert!(matches!(ledger.execute(commit, at(20)), Err(Denied::WrongState { state, .. }) if state == "HELD"));
+}
+
 /// A verdict for one window lets nothing into another: that is undecided, and nothing of it is stored.
 #[test]
 fn a_verdict_for_a_window_counts_in_that_window_only() {

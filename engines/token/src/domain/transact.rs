@@ -40,9 +40,9 @@ impl Ledger {
         }
         let gates = gates.map_err(Denied::Undecided)?;
         self.check_turn(&gates)?;
-        let way = self.check(&i, Some(&gates));
+        let way = self.check(&i, &gates);
         if matches!(way, Ok(Way::Commit)) {
-            self.check_risk_window(&i, Some(&gates))?;
+            self.check_risk_window(&i, &gates)?;
         }
         let outcome = match way {
             Err(refusal) => self.reject(i, refusal, by, at),
@@ -53,9 +53,8 @@ impl Ledger {
         Ok(Applied::Executed(Answer::Outcome(outcome)))
     }
 
-    /// All checks of a submission, in the documented order. Without gates what compliance and risk said
-    /// before stands.
-    pub(super) fn check(&self, i: &Instruction, gates: Option<&Gates>) -> Result<Way, Refusal> {
+    /// All checks of a submission, in the documented order.
+    pub(super) fn check(&self, i: &Instruction, gates: &Gates) -> Result<Way, Refusal> {
         let currency = i.amount.currency();
         for participant in [i.payer, i.payee] {
             if !self.participants.contains_key(&participant) {
@@ -88,17 +87,15 @@ impl Ledger {
             return Err(Refusal::of_participant(RefusalCode::PayerIsPayee, i.payer, "cannot pay itself"));
         }
         self.check_return(i)?;
-        if let Some(gates) = gates {
-            match gates.decision {
-                ScreeningDecision::Approve => {}
-                ScreeningDecision::Review | ScreeningDecision::BlockAndReview => return Ok(Way::Hold),
-                ScreeningDecision::Decline => {
-                    return Err(Refusal::new(RefusalCode::Compliance, "compliance declined the transaction"));
-                }
+        match gates.decision {
+            ScreeningDecision::Approve => {}
+            ScreeningDecision::Review | ScreeningDecision::BlockAndReview => return Ok(Way::Hold),
+            ScreeningDecision::Decline => {
+                return Err(Refusal::new(RefusalCode::Compliance, "compliance declined the transaction"));
             }
-            if let Some(refusal) = &gates.risk_refusal {
-                return Err(refusal.clone());
-            }
+        }
+        if let Some(refusal) = &gates.risk_refusal {
+            return Err(refusal.clone());
         }
         self.check_funds(i)?;
         Ok(if i.reserve_for.is_some() { Way::Reserve } else { Way::Commit })
@@ -114,8 +111,8 @@ impl Ledger {
     }
 
     /// Whether the window that a commit goes into is the one that risk judged it for, where risk named one.
-    pub(super) fn check_risk_window(&self, i: &Instruction, gates: Option<&Gates>) -> Result<(), Denied> {
-        let judged_for = gates.and_then(|g| g.risk_window);
+    pub(super) fn check_risk_window(&self, i: &Instruction, gates: &Gates) -> Result<(), Denied> {
+        let judged_for = gates.risk_window;
         if judged_for.is_none() || judged_for == self.open.get(&i.amount.currency()).copied() {
             return Ok(());
         }
