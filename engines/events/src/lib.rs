@@ -19,5 +19,5 @@ pub mod topology;
 pub use amount::{Amount, AmountError};
 pub use catalog::{Event, EventSpec};
 pub use data::Domain;
-pub use json::Json;
 pub use envelope::{Context, DecodeError, Envelope, MAX_ENVELOPE_BYTES, MAX_PRODUCER_SEQ, Metadata, Stamp, encode};
+pub use json::Json;

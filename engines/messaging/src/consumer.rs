@@ -23,7 +23,8 @@ use deltran_runtime::lease::Epoch;
 use deltran_runtime::{DbError, EngineContext, Failure};
 use futures::{FutureExt, StreamExt};
 use sqlx::PgConnection;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex, mpsc, watch};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::{Broker, BrokerError};
@@ -101,10 +102,12 @@ pub struct Consumer {
     outbox: Outbox,
     spec: &'static ConsumerSpec,
     handler: Arc<dyn Handler>,
+    /// The acknowledgements of the batch before the one that is applied.
+    acknowledging: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
 /// Batches that are decoded while the one before is applied.
-const AHEAD: usize = 1;
+const AHEAD: usize = 2;
 /// How long one request for messages stands. Shorter than the rest of a lease, so that the request of a process that was
 /// stopped draws no messages away from the one that takes over.
 const REQUEST: Duration = Duration::from_secs(2);
@@ -127,7 +130,7 @@ impl Consumer {
         spec: &'static ConsumerSpec,
         handler: Arc<dyn Handler>,
     ) -> Self {
-        Self { context, broker, outbox, spec, handler }
+        Self { context, broker, outbox, spec, handler, acknowledging: Arc::default() }
     }
 
     /// Consumes while this process holds the consumer's lease, until shutdown.
@@ -232,12 +235,28 @@ impl Consumer {
                 }
             }
         });
-        while let Some(batch) = receiver.recv().await {
-            if let Step::NotLeader = self.batch(batch, epoch, term).await {
+        loop {
+            let step = tokio::select! {
+                biased;
+                batch = receiver.recv() => match batch {
+                    Some(batch) => self.batch(batch, epoch, term).await,
+                    None => return self.acknowledged().await,
+                },
+                // Nothing else to do, so that they are not waited for with the next batch only.
+                step = self.idle() => step,
+            };
+            if let Step::NotLeader = step {
                 return Step::NotLeader;
             }
         }
-        Step::Done
+    }
+
+    /// Waits for the acknowledgements under way, and for ever where there are none.
+    async fn idle(&self) -> Step {
+        if self.acknowledging.lock().await.is_none() {
+            std::future::pending::<()>().await;
+        }
+        self.acknowledged().await
     }
 
     /// The next messages, decoded, and whether the stream of them goes on; none where it or the term has ended.

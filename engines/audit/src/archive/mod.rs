@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::day::Archiver;
 pub use self::s3::{Environment, check};
+pub use self::source::ArchivedEvents;
 use self::source::StoredDay;
 use crate::config::Settings;
 use crate::domain::export::manifest::{Manifest, verify_signature};

@@ -165,7 +165,8 @@ mod tests {
     fn every_way_to_forget_is_told_from_going_on() {
         let old = Known { first: Some((3, Timestamp::from_micros(90 * DAY))), ..known() };
         let hole = Others { holes: Ranges::from_pairs(&[5, 5]).unwrap(), ..others() };
-        let rows: [(Option<Known>, Option<Look>, Others, &str, bool); 19] = [
+        type Row = (Option<Known>, Option<Look>, Others, &'static str, bool);
+        let rows: [Row; 19] = [
             (Some(known()), Some(look()), others(), "well", false),
             (Some(known()), Some(Look { last: 30, messages: 28, ..look() }), others(), "well", false),
             (None, Some(look()), others(), "adopt", false),

@@ -152,8 +152,11 @@ mod tests {
 
     #[test]
     fn kinds_are_the_events_of_the_domain_in_order() {
-        let events: BTreeSet<String> =
-            EVENTS.iter().filter(|spec| spec.domain == Domain::Notifications).map(|spec| spec.event_type().to_owned()).collect();
+        let events: BTreeSet<String> = EVENTS
+            .iter()
+            .filter(|spec| spec.domain == Domain::Notifications)
+            .map(|spec| spec.event_type().to_owned())
+            .collect();
         let kinds: Vec<&str> = Kind::ALL.iter().map(|kind| kind.as_str()).collect();
         assert_eq!(kinds, events.iter().map(String::as_str).collect::<Vec<_>>());
         assert!(Kind::ALL.is_sorted());

@@ -171,11 +171,12 @@ async fn prepared(mut running: Running, options: &PgConnectOptions, settings: &P
             made.map_err(database("create the database deltran"))?;
         }
         // Which ways there are was decided when the server was built.
-        let lz4: bool =
-            sqlx::query_scalar("SELECT coalesce('lz4' = ANY(enumvals), false) FROM pg_settings WHERE name = 'wal_compression'")
-                .fetch_one(&mut connection)
-                .await
-                .map_err(database("ask for the ways to compress"))?;
+        let lz4: bool = sqlx::query_scalar(
+            "SELECT coalesce('lz4' = ANY(enumvals), false) FROM pg_settings WHERE name = 'wal_compression'",
+        )
+        .fetch_one(&mut connection)
+        .await
+        .map_err(database("ask for the ways to compress"))?;
         if lz4 {
             write_settings(settings, "lz4")?;
             let read = sqlx::query("SELECT pg_reload_conf()").execute(&mut connection).await;

@@ -343,7 +343,8 @@ fn nothing_is_released_that_risk_was_not_asked_about() {
     let review = || Gates { decision: ScreeningDecision::Review, ..approve() };
     // What was submitted, how it was screened, whether it was released in order before; then whether this is a release,
     // whether risk was asked, and the state that is answered.
-    let rows: [(Instruction, Gates, bool, (bool, bool), Option<TransactionState>); 8] = [
+    type Row = (Instruction, Gates, bool, (bool, bool), Option<TransactionState>);
+    let rows: [Row; 8] = [
         (plain(1), review(), false, (true, false), None),
         (phases(2), review(), false, (true, false), None),
         (plain(3), review(), false, (true, true), Some(Committed)),
