@@ -17,6 +17,7 @@ use deltran_runtime::db::DbOptions;
 use deltran_runtime::metrics::Metrics;
 use deltran_tests::{Stack, api, eventually};
 use sqlx::PgPool;
+use tonic::Code;
 
 pub const STREAM: &str = "RISK";
 pub const PRODUCER: &str = "risk-engine/1";
@@ -69,9 +70,14 @@ impl World {
     }
 
     pub async fn reconcile(&self, repair: bool) -> (Vec<Difference>, ReconcileSummary) {
-        let mut client = AuditServiceClient::new(self.stack.role("auditor", "eve"));
+        let client = AuditServiceClient::new(self.stack.role("auditor", "eve"));
         let request = ReconcileRequest { repair, limit: 50 };
-        let mut answers = client.reconcile(request).await.unwrap().into_inner();
+        // One at a time, and a stream that is made anew has its turn as well: whoever comes meanwhile is told to come again.
+        let answers = eventually("a turn", async || match client.clone().reconcile(request).await {
+            Err(refused) if refused.code() == Code::ResourceExhausted => None,
+            answered => Some(answered.unwrap()),
+        });
+        let mut answers = answers.await.into_inner();
         let mut differences = Vec::new();
         while let Some(answer) = answers.message().await.unwrap() {
             match answer.part {

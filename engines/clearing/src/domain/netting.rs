@@ -12,8 +12,10 @@ use deltran_events::data::clearing::{NettingCompleted, WindowNetted};
 use deltran_kernel::{Currency, Minor, Money, MoneyError, NettingSetId, ParticipantId, WindowId};
 use sha2::{Digest, Sha256};
 
-/// Up to so many participants, pairs are offset in a table of all of them: 16 bytes a cell.
+/// Up to so many participants, pairs are offset in a table of all of them: 16 bytes a pair.
 const DENSE: usize = 1_500;
+/// How far a payee stands from the one before, in rows that are sorted and have most of the pairs.
+const NEAR: usize = 4;
 
 /// What one participant owes another in all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,8 +112,8 @@ pub fn netted_events(id: NettingSetId, set: &NettingSet) -> Vec<(WindowId, Event
 /// # Errors
 /// A total that cannot be one, or a sum that is out of range.
 pub fn totals(pairs: &[PairTotal]) -> Result<(u64, Minor, BTreeMap<ParticipantId, Minor>), NettingError> {
-    let ledger = Indexed::new(pairs)?;
-    Ok((ledger.count, ledger.gross, ledger.positions()))
+    let sums = Sums::of(pairs, |_, _, _| {})?;
+    Ok((sums.count, sums.gross, sums.positions))
 }
 
 /// Nets pair totals, in any order; the same pair may stand in several, such as one per window.
@@ -119,19 +121,19 @@ pub fn totals(pairs: &[PairTotal]) -> Result<(u64, Minor, BTreeMap<ParticipantId
 /// # Errors
 /// A total that cannot be one, or a sum that is out of range: nothing wraps and nothing is cut.
 pub fn net(currency: Currency, windows: BTreeSet<WindowId>, pairs: &[PairTotal]) -> Result<NettingSet, NettingError> {
-    let ledger = Indexed::new(pairs)?;
-    let bilateral = ledger.bilateral()?;
-    let positions = ledger.positions();
+    let mut offsets = Offsets::default();
+    let Sums { count, gross, positions } = Sums::of(pairs, |from, to, amount| offsets.add(from, to, amount))?;
+    let bilateral = offsets.bilateral()?;
     let moved = Minor::sum(positions.values().copied().filter(|net| net.is_positive()))?;
     let debtors = positions.iter().filter(|(_, net)| net.is_negative());
     let largest_debtor = debtors.min_by_key(|(_, net)| **net).map(|(participant, _)| *participant);
     let mut set = NettingSet {
         currency,
         windows,
-        count: ledger.count,
-        gross: ledger.gross,
+        count,
+        gross,
         moved,
-        efficiency: efficiency(ledger.gross, moved),
+        efficiency: efficiency(gross, moved),
         positions,
         largest_debtor,
         bilateral,
@@ -174,98 +176,156 @@ fn digest(set: &NettingSet) -> [u8; 32] {
     hash.finalize().into()
 }
 
-/// Pair totals with participants as dense numbers in their order.
-struct Indexed {
-    participants: Vec<ParticipantId>,
-    /// (payer, payee, gross), in the order given.
-    edges: Vec<(u32, u32, Minor)>,
-    net: Vec<Minor>,
+/// Sums over pair totals.
+struct Sums {
     count: u64,
     gross: Minor,
+    positions: BTreeMap<ParticipantId, Minor>,
 }
 
-impl Indexed {
-    fn new(pairs: &[PairTotal]) -> Result<Self, NettingError> {
-        // Rows come grouped by payer, so the payers alone are few; payees are looked up among all.
-        let mut participants: Vec<ParticipantId> = Vec::new();
-        let mut known: HashMap<ParticipantId, u32, BuildHasherDefault<Mixed>> = HashMap::default();
-        let mut last: Option<(ParticipantId, u32)> = None;
-        let mut number = |participant: ParticipantId| {
-            *known.entry(participant).or_insert_with(|| {
-                participants.push(participant);
-                (participants.len() - 1) as u32
-            })
-        };
-        let mut edges = Vec::with_capacity(pairs.len());
-        let (mut count, mut gross) = (0u64, Minor::ZERO);
+impl Sums {
+    /// Adds totals up, and hands each to `each` with its participants as dense numbers.
+    ///
+    /// Sums are kept in 128 bits and their range is looked at in the end: 10^11 amounts of the largest size, more than
+    /// any memory holds, stay inside.
+    fn of(pairs: &[PairTotal], mut each: impl FnMut(u32, u32, i128)) -> Result<Self, NettingError> {
+        let mut roll = Roll::of_payers(pairs);
+        let mut net = vec![0i128; roll.participants.len()];
+        let (mut count, mut gross) = (0u64, 0i128);
+        // Totals come grouped by payer, and sorted by payee within.
+        let (mut from, mut paid, mut to) = (None, 0i128, 0u32);
         for pair in pairs {
             let PairTotal { payer, payee, .. } = *pair;
             if payer == payee || !pair.gross.is_positive() || pair.count == 0 {
                 return Err(NettingError::NotATotal { payer, payee, gross: pair.gross });
             }
-            let from = match last {
-                Some((participant, from)) if participant == payer => from,
-                _ => number(payer),
+            let payer = match from {
+                Some((last, number)) if last == payer => number,
+                _ => {
+                    if let Some((_, before)) = from {
+                        net[before as usize] -= std::mem::take(&mut paid);
+                    }
+                    to = 0;
+                    let number = roll.number(payer, 0);
+                    from = Some((payer, number));
+                    number
+                }
             };
-            last = Some((payer, from));
-            edges.push((from, number(payee), pair.gross));
+            to = roll.number(payee, to);
+            if to as usize == net.len() {
+                net.push(0);
+            }
+            let amount = pair.gross.units();
+            paid += amount;
+            net[to as usize] += amount;
+            gross += amount;
             count = count.checked_add(pair.count).ok_or(NettingError::TooMany)?;
-            gross = gross.add(pair.gross)?;
+            each(payer, to, amount);
         }
-        let mut net = vec![Minor::ZERO; participants.len()];
-        for &(from, to, amount) in &edges {
-            net[from as usize] = net[from as usize].sub(amount)?;
-            net[to as usize] = net[to as usize].add(amount)?;
+        if let Some((_, last)) = from {
+            net[last as usize] -= paid;
         }
-        Ok(Self { participants, edges, net, count, gross })
+        let positions = roll.participants.into_iter().zip(net);
+        let positions = positions.map(|(participant, net)| Ok((participant, Minor::new(net)?)));
+        Ok(Self { count, gross: Minor::new(gross)?, positions: positions.collect::<Result<_, MoneyError>>()? })
     }
+}
 
-    fn positions(&self) -> BTreeMap<ParticipantId, Minor> {
-        self.participants.iter().copied().zip(self.net.iter().copied()).collect()
-    }
+/// Participants as dense numbers: those who pay in their order, then those who are only paid.
+struct Roll {
+    participants: Vec<ParticipantId>,
+    known: HashMap<ParticipantId, u32, BuildHasherDefault<Mixed>>,
+}
 
-    fn bilateral(&self) -> Result<Bilateral, NettingError> {
-        if self.participants.len() <= DENSE { self.bilateral_dense() } else { self.bilateral_sorted() }
-    }
-
-    /// A cell per pair: the quickest while all of them fit.
-    fn bilateral_dense(&self) -> Result<Bilateral, NettingError> {
-        let many = self.participants.len();
-        let mut offsets = vec![Minor::ZERO; many * many];
-        for &(from, to, amount) in &self.edges {
-            let (low, high, owed) = if from < to { (from, to, amount) } else { (to, from, amount.neg()) };
-            let cell = &mut offsets[low as usize * many + high as usize];
-            *cell = cell.add(owed)?;
-        }
-        let (mut moved, mut legs) = (Minor::ZERO, 0);
-        for owed in offsets.into_iter().filter(|owed| !owed.is_zero()) {
-            moved = moved.add(owed.max(owed.neg()))?;
-            legs += 1;
-        }
-        Ok(Bilateral { moved, legs })
-    }
-
-    fn bilateral_sorted(&self) -> Result<Bilateral, NettingError> {
-        // One entry per unordered pair, the lower number first; what the higher owes counts negative.
-        let mut offsets: Vec<(u64, Minor)> = self
-            .edges
-            .iter()
-            .map(|&(from, to, amount)| match from < to {
-                true => ((u64::from(from) << 32) | u64::from(to), amount),
-                false => ((u64::from(to) << 32) | u64::from(from), amount.neg()),
-            })
-            .collect();
-        offsets.sort_unstable_by_key(|(pair, _)| *pair);
-        let (mut moved, mut legs) = (Minor::ZERO, 0);
-        for same in offsets.chunk_by(|a, b| a.0 == b.0) {
-            let owed = Minor::sum(same.iter().map(|(_, amount)| *amount))?;
-            if !owed.is_zero() {
-                moved = moved.add(owed.max(owed.neg()))?;
-                legs += 1;
+impl Roll {
+    fn of_payers(pairs: &[PairTotal]) -> Self {
+        let mut participants: Vec<ParticipantId> = Vec::new();
+        for pair in pairs {
+            if participants.last() != Some(&pair.payer) {
+                participants.push(pair.payer);
             }
         }
-        Ok(Bilateral { moved, legs })
+        participants.sort_unstable();
+        participants.dedup();
+        let known = participants.iter().copied().zip(0..).collect();
+        Self { participants, known }
     }
+
+    /// The number of a participant, looked for behind `near` first.
+    fn number(&mut self, participant: ParticipantId, near: u32) -> u32 {
+        let behind = self.participants.iter().skip(near as usize).take(NEAR);
+        if let Some(steps) = behind.into_iter().position(|other| *other == participant) {
+            return near + steps as u32;
+        }
+        let next = self.participants.len() as u32;
+        let number = *self.known.entry(participant).or_insert(next);
+        if number == next {
+            self.participants.push(participant);
+        }
+        number
+    }
+}
+
+/// What is left of each pair when both ways are offset; plus is owed by the one with the lower number.
+enum Offsets {
+    /// A cell per pair, in the order of the higher number: the quickest while all of them fit.
+    Cells(Vec<i128>),
+    /// One entry per total, by both numbers, the lower first.
+    List(Vec<(u64, i128)>),
+}
+
+impl Default for Offsets {
+    fn default() -> Self {
+        Self::Cells(Vec::new())
+    }
+}
+
+impl Offsets {
+    fn add(&mut self, from: u32, to: u32, amount: i128) {
+        let (low, high, owed) = if from < to { (from, to, amount) } else { (to, from, -amount) };
+        if high as usize >= DENSE {
+            self.be_list();
+        }
+        match self {
+            Self::Cells(cells) => {
+                let place = cells_below(high) + low as usize;
+                if place >= cells.len() {
+                    cells.resize(cells_below(high + 1), 0);
+                }
+                cells[place] += owed;
+            }
+            Self::List(list) => list.push((u64::from(low) << 32 | u64::from(high), owed)),
+        }
+    }
+
+    /// Goes on as a list, where it is none.
+    fn be_list(&mut self) {
+        let Self::Cells(cells) = self else { return };
+        let pairs = (0u32..).flat_map(|high| (0..high).map(move |low| u64::from(low) << 32 | u64::from(high)));
+        *self = Self::List(pairs.zip(std::mem::take(cells)).filter(|(_, owed)| *owed != 0).collect());
+    }
+
+    fn bilateral(self) -> Result<Bilateral, NettingError> {
+        let (mut moved, mut legs) = (0i128, 0);
+        let mut leg = |owed: i128| {
+            moved += owed.abs();
+            legs += u64::from(owed != 0);
+        };
+        match self {
+            Self::Cells(cells) => cells.into_iter().for_each(leg),
+            Self::List(mut list) => {
+                list.sort_unstable_by_key(|(pair, _)| *pair);
+                list.chunk_by(|a, b| a.0 == b.0).for_each(|same| leg(same.iter().map(|(_, owed)| owed).sum()));
+            }
+        }
+        Ok(Bilateral { moved: Minor::new(moved)?, legs })
+    }
+}
+
+/// Cells of the pairs whose higher number is below `number`.
+const fn cells_below(number: u32) -> usize {
+    let number = number as usize;
+    number * number.saturating_sub(1) / 2
 }
 
 /// Hashes participants. They are registered by an operator, so that nobody chooses ids that collide.

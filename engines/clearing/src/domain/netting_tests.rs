@@ -181,8 +181,21 @@ proptest! {
     /// Pairs are offset the same in a table and by sorting.
     #[test]
     fn both_ways_of_offsetting_agree(pairs in some_pairs(9)) {
-        let indexed = Indexed::new(&pairs).unwrap();
-        prop_assert_eq!(indexed.bilateral_dense().unwrap(), indexed.bilateral_sorted().unwrap());
+        let (mut table, mut list, mut half) = (Offsets::default(), Offsets::List(Vec::new()), Offsets::default());
+        let mut seen = 0;
+        Sums::of(&pairs, |from, to, amount| {
+            table.add(from, to, amount);
+            list.add(from, to, amount);
+            half.add(from, to, amount);
+            seen += 1;
+            if seen == pairs.len() / 2 {
+                half.be_list();
+            }
+        })
+        .unwrap();
+        let by_table = table.bilateral().unwrap();
+        prop_assert_eq!(by_table, list.bilateral().unwrap());
+        prop_assert_eq!(by_table, half.bilateral().unwrap());
     }
 
     /// Netting windows together gives the sum of netting each alone.
@@ -196,6 +209,21 @@ proptest! {
         }
         prop_assert!(together.moved <= one.moved.add(two.moved).unwrap());
     }
+}
+
+/// More participants than a table is made for, of whom many are only paid.
+#[test]
+fn a_table_that_grows_too_large_goes_on_as_a_list() {
+    let hub = bank("HUB");
+    let pairs: Vec<PairTotal> = (0..2 * DENSE)
+        .flat_map(|n| [Some(pair(hub, numbered(n), 5)), (n % 3 == 0).then(|| pair(numbered(n), hub, 2))])
+        .flatten()
+        .collect();
+    let set = set_of(&pairs);
+    let paid_back = (2 * DENSE).div_ceil(3) as i128;
+    let all = 2 * DENSE as i128;
+    assert_eq!(set.bilateral, Bilateral { moved: minor(5 * all - 2 * paid_back), legs: all as u64 });
+    assert_eq!(set.moved, set.bilateral.moved, "everything goes through one hub");
 }
 
 /// 1,000 participants with 20 counterparties each, against sums made pair by pair.

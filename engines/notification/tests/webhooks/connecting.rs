@@ -119,7 +119,7 @@ async fn addresses_in_urls_are_judged_again() {
     let open = client(Arc::new(SystemResolver), true, &[], "");
     assert!(sent(&open, &sink.url("/")).await.is_success());
     assert!(sent(&open, &format!("http://localhost:{}/", sink.address.port())).await.is_success());
-    sink.disappear();
+    sink.disappear().await;
     let fresh = client(Arc::new(SystemResolver), true, &[], "");
     assert_eq!(sent(&fresh, &sink.url("/")).await, Answer::Fault(Fault::Connect));
 }

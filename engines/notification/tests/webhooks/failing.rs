@@ -27,7 +27,7 @@ async fn a_receiver_that_fails_in_every_way_gets_it_under_the_same_id() {
     place.attempted(id, 2).await;
     place.pass(300);
     place.attempted(id, 3).await;
-    sink.disappear();
+    sink.disappear().await;
     place.pass(1800);
     place.attempted(id, 4).await;
     sink.come_back().await;

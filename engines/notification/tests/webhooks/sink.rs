@@ -16,6 +16,7 @@ use ed25519_dalek::{Signature, VerifyingKey};
 use http_body_util::BodyExt;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 /// What a receiver does with a request.
@@ -84,7 +85,7 @@ struct Inner {
 pub struct Sink {
     pub address: SocketAddr,
     inner: Arc<Inner>,
-    open: Arc<Mutex<Option<CancellationToken>>>,
+    open: Arc<Mutex<Option<(CancellationToken, JoinHandle<()>)>>>,
 }
 
 impl Sink {
@@ -107,10 +108,10 @@ impl Sink {
     }
 
     fn serve(&self, listener: TcpListener) {
-        let open = CancellationToken::new();
-        *self.open.lock().unwrap() = Some(open.clone());
+        let token = CancellationToken::new();
+        let open = token.clone();
         let app = Router::new().fallback(receive).with_state(self.inner.clone());
-        tokio::spawn(async move {
+        let serving = tokio::spawn(async move {
             // Connections end with it: dropped, not shut down in good order.
             let mut connections = tokio::task::JoinSet::new();
             loop {
@@ -126,6 +127,7 @@ impl Sink {
                 });
             }
         });
+        *self.open.lock().unwrap() = Some((token, serving));
     }
 
     /// A URL of it.
@@ -149,9 +151,11 @@ impl Sink {
     }
 
     /// It is gone: connections break, and new ones are refused.
-    pub fn disappear(&self) {
-        if let Some(open) = self.open.lock().unwrap().take() {
+    pub async fn disappear(&self) {
+        let open = self.open.lock().unwrap().take();
+        if let Some((open, serving)) = open {
             open.cancel();
+            serving.await.unwrap();
         }
     }
 

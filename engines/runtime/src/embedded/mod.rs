@@ -9,7 +9,7 @@
 //! data/nats/                jetstream/, nats-jetstream.conf, nats.pid, nats.log
 //! ```
 //!
-//! A child that dies is started again on the same port and the same data, and so is a broker that switched JetStream off for
+//! A child that dies is started again on the same port and the same data, and so is a broker that gave up a stream for
 //! want of space, once there is room. A run that was killed leaves its children alive;
 //! the next start on the folder finds them in `run.json` and stops them first. No engine knows whether its servers are these.
 

@@ -1,5 +1,5 @@
-//! The watch over the private broker's storage. Out of space, nats-server switches JetStream off, goes on serving what
-//! needs no storage, and does not switch it on again: it has to be started again, once there is room.
+//! The watch over the private broker's storage. Out of space, nats-server gives up the stream that it could not write to,
+//! or switches JetStream off, and takes neither up again: it has to be started again, once there is room.
 
 use std::path::Path;
 use std::time::Duration;
@@ -16,6 +16,9 @@ const ANSWER: Duration = Duration::from_secs(2);
 const LOOKS: u32 = 3;
 /// How long it may be off after a start without having been seen on: streams are read back then.
 const STARTING: Duration = Duration::from_secs(120);
+/// What the server says where it is off: of a stream (2.15), and of all of them (older ones, and where it cannot write its own
+/// state).
+const OFF: [&str; 2] = ["write error", "JetStream not enabled"];
 /// With less than this free it would soon be switched off again.
 const ROOM: u64 = 32 << 20;
 
@@ -32,14 +35,14 @@ pub(super) async fn switched_off(monitor_port: u16, every: Duration, free: impl 
         child.name = "nats",
         disk.free_bytes = ?left,
         disk.needed_bytes = ROOM,
-        "the broker has switched JetStream off, as it does where its disk is full: nothing is published until the disk of \
-         the data folder has room again; the broker is then started again by itself"
+        "the broker has given up a stream, as it does where its disk is full: what belongs there is not published until the \
+         disk of the data folder has room again; the broker is then started again by itself"
     );
     while left.is_some_and(|bytes| bytes < ROOM) {
         sleep(every).await;
         left = free();
     }
-    "it had switched JetStream off, and its disk has room".to_owned()
+    "it had given up a stream, and its disk has room".to_owned()
 }
 
 /// The bytes that may still be written to the file system of a folder.
@@ -82,7 +85,7 @@ impl Seen {
 async fn look(monitor_port: u16) -> Look {
     let ask = async {
         let mut monitor = TcpStream::connect(("127.0.0.1", monitor_port)).await?;
-        monitor.write_all(b"GET /healthz?js-enabled-only=true HTTP/1.0\r\nHost: localhost\r\n\r\n").await?;
+        monitor.write_all(b"GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n").await?;
         let mut answer = String::new();
         monitor.read_to_string(&mut answer).await?;
         Ok::<_, std::io::Error>(answer)
@@ -96,7 +99,7 @@ async fn look(monitor_port: u16) -> Look {
 fn read(answer: &str) -> Look {
     match answer.split_ascii_whitespace().nth(1) {
         Some("200") => Look::On,
-        Some("503") if answer.contains("JetStream not enabled") => Look::Off,
+        Some("503") if OFF.iter().any(|word| answer.contains(word)) => Look::Off,
         _ => Look::Unknown,
     }
 }
@@ -110,14 +113,18 @@ mod tests {
 
     use super::*;
 
-    const OFF: &str = "HTTP/1.0 503 Service Unavailable\r\nContent-Type: application/json\r\n\r\n\
+    const SWITCHED_OFF: &str = "HTTP/1.0 503 Service Unavailable\r\nContent-Type: application/json\r\n\r\n\
                        {\"status\":\"unavailable\",\"status_code\":503,\"error\":\"JetStream not enabled\"}";
+    const GIVEN_UP: &str = "HTTP/1.0 503 Service Unavailable\r\nContent-Type: application/json\r\n\r\n\
+                            {\"status\":\"unavailable\",\"error\":\"JetStream stream '$G \\u003e RISK' write error: write 1.blk: \
+                            no space left on device\"}";
 
     #[test]
     fn only_the_servers_own_word_is_taken_for_switched_off() {
         let rows = [
             ("HTTP/1.0 200 OK\r\n\r\n{\"status\":\"ok\"}", Look::On),
-            (OFF, Look::Off),
+            (SWITCHED_OFF, Look::Off),
+            (GIVEN_UP, Look::Off),
             ("HTTP/1.0 503 Service Unavailable\r\n\r\n{\"error\":\"not ready for connections\"}", Look::Unknown),
             ("HTTP/1.0 404 Not Found\r\n\r\n", Look::Unknown),
             ("", Look::Unknown),
@@ -160,7 +167,7 @@ mod tests {
                 let (mut stream, _) = listener.accept().await.unwrap();
                 let mut request = [0; 512];
                 assert!(stream.read(&mut request).await.unwrap() > 0);
-                let answer = if asked == 0 { "HTTP/1.0 200 OK\r\n\r\n" } else { OFF };
+                let answer = if asked == 0 { "HTTP/1.0 200 OK\r\n\r\n" } else { SWITCHED_OFF };
                 stream.write_all(answer.as_bytes()).await.unwrap();
             }
         });
