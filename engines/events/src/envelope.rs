@@ -1,11 +1,10 @@
 //! The envelope: the one line of JSON in which every event travels and is audited.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
 
 use bytes::Bytes;
-use deltran_kernel::{EventId, ParticipantId, Timestamp};
+use deltran_kernel::{EventId, ParticipantId, Text, Timestamp};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
@@ -278,11 +277,11 @@ fn present<'de, T: Deserialize<'de>, R: Deserializer<'de>>(reader: R) -> Result<
 }
 
 fn event_id<'de, R: Deserializer<'de>>(reader: R) -> Result<EventId, R::Error> {
-    parse_event_id(&Cow::<str>::deserialize(reader)?)
+    parse_event_id(&Text::deserialize(reader)?.0)
 }
 
 fn optional_event_id<'de, R: Deserializer<'de>>(reader: R) -> Result<Option<EventId>, R::Error> {
-    Option::<Cow<str>>::deserialize(reader)?.map(|text| parse_event_id(&text)).transpose()
+    Option::<Text<'_>>::deserialize(reader)?.map(|text| parse_event_id(&text.0)).transpose()
 }
 
 /// One form only, so that ids can be compared as texts.
@@ -294,7 +293,7 @@ fn parse_event_id<E: Error>(text: &str) -> Result<EventId, E> {
 }
 
 fn timestamp<'de, R: Deserializer<'de>>(reader: R) -> Result<Timestamp, R::Error> {
-    let text = Cow::<str>::deserialize(reader)?;
+    let Text(text) = Text::deserialize(reader)?;
     if !is_utc_second_or_finer(text.as_bytes()) {
         return Err(R::Error::custom(format_args!(
             "time {:?} is not UTC such as 2025-11-06T12:00:00.000000Z",

@@ -6,6 +6,8 @@ use std::sync::LazyLock;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::Text;
+
 /// A currency of ISO 4217 list one, by its three-letter code.
 ///
 /// Only currencies of the table can exist, so the number of minor digits is always known.
@@ -94,7 +96,7 @@ impl Serialize for Currency {
 
 impl<'de> Deserialize<'de> for Currency {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        let code = std::borrow::Cow::<'de, str>::deserialize(d)?;
+        let Text(code) = Text::deserialize(d)?;
         Self::new(&code).map_err(serde::de::Error::custom)
     }
 }

@@ -6,6 +6,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
 
+use crate::Text;
+
 /// An id that does not have the form its kind requires.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{kind} {value:?} is not valid: expected {expected}")]
@@ -187,7 +189,7 @@ impl Serialize for ParticipantId {
 
 impl<'de> Deserialize<'de> for ParticipantId {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<'de, str>::deserialize(d)?;
+        let Text(text) = Text::deserialize(d)?;
         text.parse().map_err(serde::de::Error::custom)
     }
 }

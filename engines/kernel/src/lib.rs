@@ -7,6 +7,7 @@ mod calendar;
 mod currency;
 mod id;
 mod money;
+mod text;
 mod time;
 
 pub use calendar::BusinessCalendar;
@@ -16,4 +17,5 @@ pub use id::{
     ParticipantId, PostingGroupId, ReportId, SubscriptionId, TransactionId, WindowId, WithdrawalId,
 };
 pub use money::{MAX_MINOR, Minor, Money, MoneyError};
+pub use text::Text;
 pub use time::{Clock, IdSource, InvalidTimestamp, ManualClock, SeededIds, SystemClock, SystemIds, Timestamp};

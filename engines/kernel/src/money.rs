@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::Currency;
+use crate::Text;
 
 /// The largest magnitude of minor units that any balance or total may take: 10^27 − 1.
 /// It fits `NUMERIC(38,0)` and a 96-bit decimal with room to spare.
@@ -236,7 +237,7 @@ impl Serialize for Minor {
 
 impl<'de> Deserialize<'de> for Minor {
     fn deserialize<D: Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<'de, str>::deserialize(d)?;
+        let Text(text) = Text::deserialize(d)?;
         let units: i128 = text.parse().map_err(serde::de::Error::custom)?;
         Self::new(units).map_err(serde::de::Error::custom)
     }

@@ -5,8 +5,8 @@ use std::fs;
 use std::path::Path;
 
 use deltran_events::catalog::EVENTS;
-use deltran_events::{Context, Envelope, Stamp, encode};
-use serde_json::Value;
+use deltran_events::{Context, Envelope, EventSpec, Json, Stamp, encode, schema};
+use serde_json::{Map, Value, json};
 
 struct Example {
     /// `<domain>/<entity>.<action>/<version>`.
@@ -85,4 +85,52 @@ fn every_example_has_an_id_of_its_own() {
     let all = examples();
     let ids: BTreeSet<&str> = all.iter().filter_map(|example| example.content["event_id"].as_str()).collect();
     assert_eq!(ids.len(), all.len());
+}
+
+/// The data, and what becomes of it when a member is left out or is something else.
+fn variants(data: &Value) -> Vec<Value> {
+    let mut variants = vec![data.clone()];
+    for name in data.as_object().unwrap().keys() {
+        let changed = |change: &dyn Fn(&mut Map<String, Value>)| {
+            let mut data = data.clone();
+            change(data.as_object_mut().unwrap());
+            data
+        };
+        variants.push(changed(&|object| drop(object.remove(name))));
+        for other in
+            [json!(null), json!(true), json!(7), json!(-1), json!("x"), json!(""), json!([{}]), json!({"a": 1})]
+        {
+            variants.push(changed(&|object| drop(object.insert(name.clone(), other.clone()))));
+        }
+    }
+    variants
+}
+
+/// The validator looks at JSON in pieces of the text; it must see what it sees in values of their own.
+#[test]
+fn pieces_of_the_text_are_judged_as_plain_values_are() {
+    let (mut valid, mut invalid) = (0, 0);
+    for example in examples() {
+        let spec = EventSpec::of_subject(&example.subject, example.content["event_type"].as_str().unwrap()).unwrap();
+        let plain = jsonschema::options()
+            .with_pattern_options(jsonschema::PatternOptions::regex())
+            .build(&schema::document(spec))
+            .unwrap();
+        for data in variants(&example.content["data"]) {
+            let text = data.to_string();
+            let verdict = schema::check_data(spec, &Json::parse(&text).unwrap());
+            if plain.is_valid(&data) {
+                valid += 1;
+                // What is not in the schema is checked besides: amounts against their currency.
+                let against_schema = verdict.is_err_and(|e| e.reason.starts_with("data"));
+                assert!(!against_schema, "{} {text}", example.name);
+            } else {
+                invalid += 1;
+                let reason = verdict.expect_err(&text).reason;
+                let expected = plain.validate(&data).unwrap_err();
+                assert!(reason.starts_with(&format!("data{}: ", expected.instance_path())), "{reason} {expected}");
+            }
+        }
+    }
+    assert!(valid > 500 && invalid > 500, "{valid} valid, {invalid} not");
 }
