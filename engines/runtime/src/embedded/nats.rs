@@ -24,9 +24,6 @@ const CONFIGURATION: &str = include_str!("../../../../nats-jetstream.conf");
 const PATIENCE: Duration = Duration::from_secs(120);
 const ANSWER: Duration = Duration::from_secs(2);
 const ATTEMPTS: u32 = 3;
-/// The heap of a broker is small, and by itself it would be searched for what is free many times a second: it may grow to
-/// five times of what is used, as long as all of it stays below the limit.
-const MEMORY: &[(&str, &str)] = &[("GOGC", "400"), ("GOMEMLIMIT", "1GiB")];
 /// Not the lame-duck signal: nobody can move to another node, so waiting for clients to leave only costs time.
 pub(super) const STEPS: Steps = &[(Signal::SIGTERM, Duration::from_secs(30))];
 
@@ -121,7 +118,6 @@ pub(super) async fn start(data: &Path, wish: Wish, registry: &Arc<Registry>) -> 
             owner: None,
             log: folder.join("nats.log"),
             steps: STEPS,
-            variables: MEMORY,
         };
         let check = || ready(client.port, monitor.port);
         match process::launch(plan, registry, PATIENCE, check).await {

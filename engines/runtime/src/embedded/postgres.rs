@@ -96,7 +96,6 @@ pub(super) async fn start(data: &Path, wish: Option<u16>, registry: &Arc<Registr
             owner: place.owner.clone(),
             log: folder.join("postgres.log"),
             steps: STEPS,
-            variables: &[],
         };
         let connect = connect_options(port.port, &password);
         match process::launch(plan, registry, PATIENCE, || ready(&connect)).await {

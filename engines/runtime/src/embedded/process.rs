@@ -52,8 +52,6 @@ pub(super) struct Plan {
     pub(super) owner: Option<Owner>,
     pub(super) log: PathBuf,
     pub(super) steps: Steps,
-    /// Variables of its environment, where they are not set already.
-    pub(super) variables: &'static [(&'static str, &'static str)],
 }
 
 impl Plan {
@@ -62,8 +60,6 @@ impl Plan {
         let errors = log.try_clone().at("open", &self.log)?;
         let mut command = Command::new(&self.program);
         command.args(&self.args).current_dir(&self.folder).env("LC_ALL", "C");
-        let unset = self.variables.iter().filter(|(name, _)| std::env::var_os(name).is_none());
-        command.envs(unset.copied());
         command.stdin(Stdio::null()).stdout(log).stderr(errors);
         // A terminal's Ctrl-C goes to the whole foreground group; the children are to be stopped after the engines.
         command.process_group(0);
@@ -342,7 +338,6 @@ mod tests {
             owner: None,
             log: folder.join("script.log"),
             steps: TERM,
-            variables: &[],
         }
     }
 
