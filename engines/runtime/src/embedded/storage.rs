@@ -181,7 +181,7 @@ mod tests {
             Some(asked.0.load(Ordering::Relaxed))
         };
         let why = switched_off(port, Duration::from_millis(1), free).await;
-        assert!(why.contains("JetStream"), "{why}");
+        assert!(why.contains("given up a stream"), "{why}");
         assert_eq!(disk.1.load(Ordering::Relaxed), 3);
         server.abort();
     }
