@@ -23,8 +23,7 @@ use deltran_runtime::lease::Epoch;
 use deltran_runtime::{DbError, EngineContext, Failure};
 use futures::{FutureExt, StreamExt};
 use sqlx::PgConnection;
-use tokio::sync::{Mutex, mpsc, watch};
-use tokio::task::JoinHandle;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::{Broker, BrokerError};
@@ -102,12 +101,10 @@ pub struct Consumer {
     outbox: Outbox,
     spec: &'static ConsumerSpec,
     handler: Arc<dyn Handler>,
-    /// The acknowledgements of the batch before the one that is applied.
-    acknowledging: Arc<Mutex<Option<JoinHandle<()>>>>,
 }
 
 /// Batches that are decoded while the one before is applied.
-const AHEAD: usize = 2;
+const AHEAD: usize = 1;
 /// How long one request for messages stands. Shorter than the rest of a lease, so that the request of a process that was
 /// stopped draws no messages away from the one that takes over.
 const REQUEST: Duration = Duration::from_secs(2);
@@ -130,7 +127,7 @@ impl Consumer {
         spec: &'static ConsumerSpec,
         handler: Arc<dyn Handler>,
     ) -> Self {
-        Self { context, broker, outbox, spec, handler, acknowledging: Arc::default() }
+        Self { context, broker, outbox, spec, handler }
     }
 
     /// Consumes while this process holds the consumer's lease, until shutdown.
@@ -235,28 +232,12 @@ impl Consumer {
                 }
             }
         });
-        loop {
-            let step = tokio::select! {
-                biased;
-                batch = receiver.recv() => match batch {
-                    Some(batch) => self.batch(batch, epoch, term).await,
-                    None => return self.acknowledged().await,
-                },
-                // Nothing else to do, so that they are not waited for with the next batch only.
-                step = self.idle() => step,
-            };
-            if let Step::NotLeader = step {
+        while let Some(batch) = receiver.recv().await {
+            if let Step::NotLeader = self.batch(batch, epoch, term).await {
                 return Step::NotLeader;
             }
         }
-    }
-
-    /// Waits for the acknowledgements under way, and for ever where there are none.
-    async fn idle(&self) -> Step {
-        if self.acknowledging.lock().await.is_none() {
-            std::future::pending::<()>().await;
-        }
-        self.acknowledged().await
+        Step::Done
     }
 
     /// The next messages, decoded, and whether the stream of them goes on; none where it or the term has ended.

@@ -1,6 +1,5 @@
 //! What happens to a batch: applied, tried again, taken apart, put aside.
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -78,40 +77,34 @@ impl Consumer {
         let Batch { messages, read } = batch;
         let attempt = |m: &Message| m.info().map_or(1, |info| info.delivered);
         if self.spec.strict || messages.iter().all(|m| attempt(m) <= 1) {
-            return self.attempt(messages, read, epoch, term).await;
+            return self.attempt(&messages, read, epoch, term).await;
         }
         let (first, mut again): (Vec<Message>, Vec<Message>) = messages.iter().cloned().partition(|m| attempt(m) <= 1);
         if again.first().is_some_and(|m| attempt(m) % 2 == 1) {
             again.reverse();
         }
         for message in again {
-            if let Step::NotLeader = self.attempt(Arc::new(vec![message]), None, epoch, term).await {
+            if let Step::NotLeader = self.attempt(std::slice::from_ref(&message), None, epoch, term).await {
                 return Step::NotLeader;
             }
             if let Err(error) = self.broker.client().flush().await {
                 tracing::debug!(consumer = self.spec.name, %error, "acknowledgement not flushed");
             }
         }
-        self.attempt(Arc::new(first), None, epoch, term).await
+        self.attempt(&first, None, epoch, term).await
     }
 
     /// Applies messages together. Where one of them never can be, they go one by one, in order.
-    async fn attempt(
-        &self,
-        messages: Arc<Vec<Message>>,
-        read: Option<Read>,
-        epoch: &Epoch,
-        term: &CancellationToken,
-    ) -> Step {
+    async fn attempt(&self, messages: &[Message], read: Option<Read>, epoch: &Epoch, term: &CancellationToken) -> Step {
         if messages.is_empty() {
             return Step::Done;
         }
-        let whole = 0..messages.len();
-        match self.persist(&messages, whole, read, epoch, term).await {
+        match self.persist(messages, read, messages, epoch, term).await {
             Step::Never(reason) => {
                 tracing::debug!(consumer = self.spec.name, reason, "batch is taken apart");
                 for at in 0..messages.len() {
-                    if let Step::NotLeader = self.persist(&messages, at..at + 1, None, epoch, term).await {
+                    if let Step::NotLeader = self.persist(&messages[at..=at], None, &messages[at..], epoch, term).await
+                    {
                         return Step::NotLeader;
                     }
                 }
@@ -121,18 +114,17 @@ impl Consumer {
         }
     }
 
-    /// Applies some messages of a batch until they are done, given up, or the term ends. What may pass later is tried
+    /// Applies messages until they are done, given up, or the term ends. What may pass later is tried
     /// again in place, so that order is kept; the broker is told that work goes on, for those that wait
     /// behind too. Answers `Never` for several messages only.
     async fn persist(
         &self,
-        batch: &Arc<Vec<Message>>,
-        part: Range<usize>,
+        messages: &[Message],
         mut read: Option<Read>,
+        waiting: &[Message],
         epoch: &Epoch,
         term: &CancellationToken,
     ) -> Step {
-        let (messages, waiting) = (&batch[part.clone()], &batch[part.start..]);
         let mut failures = 0u32;
         while !term.is_cancelled() {
             match self.apply(messages, read.take(), epoch).await {
@@ -140,8 +132,14 @@ impl Consumer {
                     if points::reached(self.spec.name, BEFORE_ACK).is_err() {
                         return Step::NotLeader;
                     }
+                    for message in messages {
+                        self.acknowledge(message, AckKind::Ack).await;
+                    }
+                    if points::reached(self.spec.name, AFTER_ACK).is_err() {
+                        return Step::NotLeader;
+                    }
                     self.stopped(None);
-                    return self.acknowledge_part(batch.clone(), part).await;
+                    return Step::Done;
                 }
                 Step::NotLeader => return Step::NotLeader,
                 Step::Later(reason) => {
@@ -170,35 +168,6 @@ impl Consumer {
             self.acknowledge(message, AckKind::Nak(None)).await;
         }
         Step::Done
-    }
-
-    /// Acknowledges what is committed. Where order is kept, that goes on beside the next transaction, for one batch at a
-    /// time; what a crash leaves unacknowledged comes again and is known.
-    async fn acknowledge_part(&self, batch: Arc<Vec<Message>>, part: Range<usize>) -> Step {
-        if let Step::NotLeader = self.acknowledged().await {
-            return Step::NotLeader;
-        }
-        let consumer = self.clone();
-        let all = async move {
-            for message in &batch[part] {
-                consumer.acknowledge(message, AckKind::Ack).await;
-            }
-        };
-        *self.acknowledging.lock().await = Some(tokio::spawn(all));
-        if self.spec.strict { Step::Done } else { self.acknowledged().await }
-    }
-
-    /// Waits for the acknowledgements under way.
-    pub(super) async fn acknowledged(&self) -> Step {
-        let mut under_way = self.acknowledging.lock().await;
-        let Some(task) = under_way.as_mut() else { return Step::Done };
-        let ended = task.await;
-        *under_way = None;
-        drop(under_way);
-        if let Err(error) = ended {
-            tracing::warn!(consumer = self.spec.name, %error, "acknowledgements broke off");
-        }
-        if points::reached(self.spec.name, AFTER_ACK).is_err() { Step::NotLeader } else { Step::Done }
     }
 
     /// One transaction over a batch; then invalid messages go to the dead letters. Where a consumer must

@@ -80,12 +80,15 @@ struct Inner {
     let_go: CancellationToken,
 }
 
+/// What ends it, and its end.
+type Open = (CancellationToken, JoinHandle<()>);
+
 /// A receiver.
 #[derive(Clone)]
 pub struct Sink {
     pub address: SocketAddr,
     inner: Arc<Inner>,
-    open: Arc<Mutex<Option<(CancellationToken, JoinHandle<()>)>>>,
+    open: Arc<Mutex<Option<Open>>>,
 }
 
 impl Sink {
