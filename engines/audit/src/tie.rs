@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use deltran_api::token::v1 as token;
+use deltran_events::{Envelope, Event};
 use deltran_runtime::wire::money;
 use deltran_runtime::{EngineContext, Failure};
 use futures::{StreamExt, stream};
@@ -87,8 +88,11 @@ impl Ties {
             let Some(last) = leaves.last() else { return Ok(ended) };
             after = Some(u64::try_from(last.leaf_index).map_err(Failure::internal)?);
             for leaf in leaves.iter().filter(|leaf| leaf.valid && leaf.leaf_index.unsigned_abs() < snapshot.size) {
-                if let Some((producer, number)) = &leaf.columns.producer {
-                    ended.extend(ended_by(at, producer, *number, &leaf.envelope));
+                if let Some((producer, number)) = &leaf.columns.producer
+                    && let Ok((envelope, _)) = Envelope::decode(&leaf.subject, &leaf.envelope)
+                    && let Event::LedgerRestored(restored) = &envelope.data
+                {
+                    ended.extend(ended_by(at, producer, *number, restored));
                 }
             }
         }

@@ -85,7 +85,7 @@ pub(crate) const VERSION_PATTERN: &str = r"^(0|[1-9][0-9]{0,4})\.(0|[1-9][0-9]{0
 pub(crate) const EVENT_TYPE_PATTERN: &str = r"^[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*$";
 
 fn read<T: DeserializeOwned + Into<Event>>(event_type: &str, value: &Json<'_>) -> Result<Event, Invalid> {
-    T::deserialize(value).map(Into::into).map_err(|e| Invalid::new(event_type.to_owned(), e.to_string()))
+    T::deserialize(value).map(Into::into).map_err(|e| Invalid::new(event_type, e.to_string()))
 }
 
 fn schema_of<T: JsonSchema>() -> Schema {

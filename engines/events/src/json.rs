@@ -53,7 +53,7 @@ impl<'a> Json<'a> {
     /// A member of an object.
     pub fn get(&self, name: &str) -> Option<&Json<'a>> {
         match self {
-            Self::Object(members) => members.iter().find(|(n, _)| n == name).map(|(_, value)| value),
+            Self::Object(members) => member(members, name),
             _ => None,
         }
     }
@@ -134,8 +134,15 @@ impl<'de> Visitor<'de> for JsonVisitor {
     }
 }
 
+/// The members of an object, as they were written.
+type Members<'a> = [(Cow<'a, str>, Json<'a>)];
+
+fn member<'m, 'a>(members: &'m Members<'a>, name: &str) -> Option<&'m Json<'a>> {
+    members.iter().find(|(own, _)| own == name).map(|(_, value)| value)
+}
+
 /// A name that stands twice.
-fn twice<'m>(members: &'m [(Cow<'_, str>, Json<'_>)]) -> Option<&'m str> {
+fn twice<'m>(members: &'m Members<'_>) -> Option<&'m str> {
     let mut names = members.iter().map(|(name, _)| name.as_ref());
     if members.len() > FEW {
         let mut seen = BTreeSet::new();

@@ -99,7 +99,7 @@ impl Handler for Clearing {
         let (mut facts, mut last) = (ClearingFacts::default(), None);
         for delivery in events {
             let Some(own) = own_event(delivery) else { continue };
-            clearing_fact(&mut facts, own.event.clone(), own.at)?;
+            clearing_fact(&mut facts, own.event, own.at)?;
             last = Some((own.producer, own.at));
         }
         if let Some((producer, at)) = last {
@@ -109,11 +109,11 @@ impl Handler for Clearing {
     }
 }
 
-fn clearing_fact(facts: &mut ClearingFacts, event: Event, at: Timestamp) -> Result<(), ApplyError> {
+fn clearing_fact(facts: &mut ClearingFacts, event: &Event, at: Timestamp) -> Result<(), ApplyError> {
     use WindowState::{Aborted, Closed, Closing, Failed, Netted as InSet, Open, Scheduled, Settled, Settling};
     let (id, currency, state, opened, set) = match event {
         Event::WindowScheduled(e) => (e.window_id, e.currency, Scheduled, None, None),
-        Event::WindowOpened(e) => (e.window_id, e.currency, Open, Some((e.schedule, e.opened_at)), None),
+        Event::WindowOpened(e) => (e.window_id, e.currency, Open, Some((e.schedule.clone(), e.opened_at)), None),
         Event::WindowClosing(e) => (e.window_id, e.currency, Closing, None, None),
         Event::WindowClosed(e) => (e.window_id, e.currency, Closed, None, None),
         Event::WindowNetted(e) => (e.window_id, e.currency, InSet, None, Some(e.netting_set_id)),
@@ -132,7 +132,7 @@ fn clearing_fact(facts: &mut ClearingFacts, event: Event, at: Timestamp) -> Resu
                 efficiency: e.efficiency,
                 participants: e.participants,
                 largest_debtor: e.largest_debtor,
-                digest: e.digest,
+                digest: e.digest.clone(),
                 at,
             });
             return Ok(());

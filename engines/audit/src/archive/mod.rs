@@ -66,6 +66,12 @@ impl From<ArchiveError> for Failure {
     }
 }
 
+impl From<ArchiveError> for RoundError {
+    fn from(error: ArchiveError) -> Self {
+        Failure::from(error).into()
+    }
+}
+
 /// The archive of a ledger. Cloning shares it.
 #[derive(Clone)]
 pub struct Archive {
@@ -220,10 +226,6 @@ struct DayWriter {
     open: BTreeMap<String, Writing>,
 }
 
-fn refused(why: String) -> RoundError {
-    RoundError::from(Failure::from(ArchiveError(why)))
-}
-
 struct Writing {
     writer: BufWriter,
     size: u64,
@@ -234,7 +236,7 @@ impl DayWriter {
     async fn piece(&mut self, piece: pb::ExportPiece) -> Result<(), RoundError> {
         let pb::ExportPiece { file, offset, data, .. } = piece;
         if !is_export_file(&file) {
-            return Err(refused(format!("{file:?} is no file of an export")));
+            return Err(ArchiveError(format!("{file:?} is no file of an export")).into());
         }
         // Of files that are one per leaf the next one begins when the one before has ended.
         if file.contains('/') {
@@ -243,25 +245,25 @@ impl DayWriter {
         let writing = match self.open.get_mut(&file) {
             Some(writing) => writing,
             None => {
-                let path = path(&format!("{}/{file}", self.place)).map_err(Failure::from)?;
+                let path = path(&format!("{}/{file}", self.place))?;
                 let writer = BufWriter::with_capacity(self.archive.store.clone(), path, self.archive.part);
                 let writer = writer.with_max_concurrency(UNDER_WAY);
                 self.open.entry(file.clone()).or_insert(Writing { writer, size: 0 })
             }
         };
         if writing.size != offset {
-            return Err(refused(format!("{file} goes on at {offset}, {} bytes were written", writing.size)));
+            return Err(ArchiveError(format!("{file} goes on at {offset}, {} bytes were written", writing.size)).into());
         }
         writing.size += data.len() as u64;
         if writing.size > self.archive.most {
             let most = self.archive.most;
             let (place, parts) = (&self.place, s3::PARTS);
-            return Err(refused(format!(
+            return Err(ArchiveError(format!(
                 "{place}/{file} is larger than {most} bytes, {parts} parts: audit.archive_part_mib is too small"
-            )));
+            ))
+            .into());
         }
-        let put = writing.writer.put(Bytes::from(data)).await;
-        Ok(put.map_err(ArchiveError::from).map_err(Failure::from)?)
+        Ok(writing.writer.put(Bytes::from(data)).await.map_err(ArchiveError::from)?)
     }
 
     /// Moves files to their places, while nobody else may do so.
@@ -272,7 +274,7 @@ impl DayWriter {
             if let Some(mut writing) = self.open.remove(&name) {
                 let failed =
                     |e: std::io::Error| ArchiveError(format!("{}/{name}: {}", self.place, one_line(&e.to_string())));
-                writing.writer.shutdown().await.map_err(failed).map_err(Failure::from)?;
+                writing.writer.shutdown().await.map_err(failed)?;
             }
         }
         Ok(())

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use deltran_events::data::transactions::LedgerRestored;
 use deltran_kernel::{Currency, Minor, Money, MoneyError};
 use deltran_messaging::ranges::Ranges;
-use serde::Deserialize;
 
 use super::export::line::{Line, Meaning};
 use super::export::tally::{Sum, Totals};
@@ -20,6 +20,17 @@ pub struct At {
     pub producer: String,
     /// The number within it.
     pub number: u64,
+}
+
+impl At {
+    /// Whether an event came before or is this one; those of earlier producers did up to where they `ended`.
+    fn counts(&self, ended: &BTreeMap<String, u64>, producer: &str, number: u64) -> bool {
+        if producer == self.producer {
+            return number <= self.number;
+        }
+        let earlier = epoch(producer).zip(epoch(&self.producer)).is_some_and(|(n, own)| n < own);
+        earlier && ended.get(producer).is_none_or(|last| number <= *last)
+    }
 }
 
 /// What a ledger took in, let out and committed in a currency since it began.
@@ -69,25 +80,13 @@ pub fn has_earlier<'a>(at: &At, mut producers: impl Iterator<Item = &'a String>)
     producers.any(|producer| epoch(producer).is_some_and(|n| epoch(&at.producer).is_some_and(|own| n < own)))
 }
 
-/// Where the numbers of producers ended, by a `ledger.restored` that counts at an event.
-pub fn ended_by(at: &At, producer: &str, number: u64, envelope: &[u8]) -> Vec<(String, u64)> {
-    #[derive(Deserialize)]
-    struct Restored {
-        data: Data,
+/// Where the numbers of producers ended, by the event of a restored ledger, if it counts at `at`.
+pub fn ended_by(at: &At, producer: &str, number: u64, restored: &LedgerRestored) -> Vec<(String, u64)> {
+    if !at.counts(&BTreeMap::new(), producer, number) {
+        return Vec::new();
     }
-    #[derive(Deserialize)]
-    struct Data {
-        producers: Vec<Ended>,
-    }
-    #[derive(Deserialize)]
-    struct Ended {
-        producer: String,
-        last: u64,
-    }
-    let counts = Adder::new(at.clone(), Books::new(), BTreeMap::new()).counts(producer, number);
-    let restored: Option<Restored> = serde_json::from_slice(envelope).ok().filter(|_| counts);
-    let ended = restored.into_iter().flat_map(|restored| restored.data.producers);
-    ended.filter(|e| epoch(&e.producer).is_some()).map(|e| (e.producer, e.last)).collect()
+    let ended = restored.producers.iter().filter(|e| epoch(&e.producer).is_some());
+    ended.map(|e| (e.producer.clone(), e.last)).collect()
 }
 
 /// Adds up what leaves say, up to an event.
@@ -106,18 +105,10 @@ impl Adder {
         Self { at, ended, books: before, problem: None }
     }
 
-    fn counts(&self, producer: &str, number: u64) -> bool {
-        if producer == self.at.producer {
-            return number <= self.at.number;
-        }
-        let earlier = epoch(producer).zip(epoch(&self.at.producer)).is_some_and(|(n, own)| n < own);
-        earlier && self.ended.get(producer).is_none_or(|last| number <= *last)
-    }
-
     /// Takes a valid event of the token ledger.
     pub fn event(&mut self, leaf: i64, event_type: &str, (producer, number): (&str, u64), envelope: &[u8]) {
         let moves = ["transaction.created", "transaction.committed", "deposit.confirmed", "withdrawal.confirmed"];
-        if !moves.contains(&event_type) || !self.counts(producer, number) {
+        if !moves.contains(&event_type) || !self.at.counts(&self.ended, producer, number) {
             return;
         }
         let added = Line::read(envelope).and_then(|line| match line.meaning()? {
@@ -229,6 +220,8 @@ impl Tie {
 
 #[cfg(test)]
 mod tests {
+    use deltran_events::data::transactions::EndedProducer;
+
     use super::*;
 
     fn usd() -> Currency {
@@ -294,12 +287,21 @@ mod tests {
 
     #[test]
     fn a_restored_ledger_does_not_know_of_what_came_after_its_moment() {
-        let restored =
-            br#"{"data":{"producers":[{"producer":"token-engine/1","last":2,"beyond":1,"next":"token-engine/2"},
-            {"producer":"risk-engine/1","last":9}]}}"#;
-        let ended: BTreeMap<String, u64> = ended_by(&at(2, 9), "token-engine/2", 1, restored).into_iter().collect();
+        let restored = LedgerRestored {
+            reason: "a test".to_owned(),
+            producers: [("token-engine/1", 2), ("risk-engine/1", 9)]
+                .map(|(producer, last)| EndedProducer {
+                    producer: producer.to_owned(),
+                    last,
+                    beyond: 1,
+                    next: "token-engine/2".to_owned(),
+                })
+                .into(),
+            waits: false,
+        };
+        let ended: BTreeMap<String, u64> = ended_by(&at(2, 9), "token-engine/2", 1, &restored).into_iter().collect();
         assert_eq!(ended, BTreeMap::from([("token-engine/1".to_owned(), 2)]));
-        assert!(ended_by(&at(1, 3), "token-engine/2", 1, restored).is_empty(), "it was asked before it was restored");
+        assert!(ended_by(&at(1, 3), "token-engine/2", 1, &restored).is_empty(), "it was asked before it was restored");
         let mut adder = Adder::new(at(2, 9), Books::new(), ended);
         for number in 1..=3 {
             take(&mut adder, "deposit.confirmed", "", "1.00", 1, number);

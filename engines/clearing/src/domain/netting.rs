@@ -253,8 +253,8 @@ impl Roll {
 
     /// The number of a participant, looked for behind `near` first.
     fn number(&mut self, participant: ParticipantId, near: u32) -> u32 {
-        let behind = self.participants.iter().skip(near as usize).take(NEAR);
-        if let Some(steps) = behind.into_iter().position(|other| *other == participant) {
+        let mut behind = self.participants.iter().skip(near as usize).take(NEAR);
+        if let Some(steps) = behind.position(|other| *other == participant) {
             return near + steps as u32;
         }
         let next = self.participants.len() as u32;
@@ -294,14 +294,14 @@ impl Offsets {
                 }
                 cells[place] += owed;
             }
-            Self::List(list) => list.push((u64::from(low) << 32 | u64::from(high), owed)),
+            Self::List(list) => list.push((pair_of(low, high), owed)),
         }
     }
 
     /// Goes on as a list, where it is none.
     fn be_list(&mut self) {
         let Self::Cells(cells) = self else { return };
-        let pairs = (0u32..).flat_map(|high| (0..high).map(move |low| u64::from(low) << 32 | u64::from(high)));
+        let pairs = (0u32..).flat_map(|high| (0..high).map(move |low| pair_of(low, high)));
         *self = Self::List(pairs.zip(std::mem::take(cells)).filter(|(_, owed)| *owed != 0).collect());
     }
 
@@ -320,6 +320,11 @@ impl Offsets {
         }
         Ok(Bilateral { moved: Minor::new(moved)?, legs })
     }
+}
+
+/// Both numbers of a pair as one, by which pairs are sorted.
+fn pair_of(low: u32, high: u32) -> u64 {
+    u64::from(low) << 32 | u64::from(high)
 }
 
 /// Cells of the pairs whose higher number is below `number`.

@@ -6,9 +6,7 @@ use jsonschema::JsonType;
 use jsonschema::json::{self, Array, Node, NodeIdentity, Object};
 use serde_json::{Number, Value};
 
-use super::Json;
-
-type Members<'a> = [(Cow<'a, str>, Json<'a>)];
+use super::{Json, Members, member};
 
 /// What the validator is made for.
 pub(crate) struct Representation;
@@ -17,9 +15,6 @@ impl json::Json for Representation {
     type Node<'a> = &'a Json<'a>;
     type PreparedKey = String;
     type StringBuffer = String;
-
-    /// A search through the members compares lengths first, which costs little.
-    const KEYS_PER_LOOKUP: usize = 0;
 
     fn prepare_key(key: &str) -> String {
         key.to_owned()
@@ -102,7 +97,7 @@ impl<'a> Object<'a, Representation> for &'a Members<'a> {
         <Members<'_>>::len(self)
     }
     fn get(&self, key: &String) -> Option<&'a Json<'a>> {
-        self.iter().find(|(name, _)| name == key).map(|(_, value)| value)
+        member(self, key)
     }
     fn members(&self) -> MembersIter<'a> {
         MembersIter(self.iter())

@@ -197,10 +197,7 @@ async fn ready(port: u16, monitor_port: u16) -> Readiness {
         if !greeting.starts_with("INFO ") {
             return Ok(format!("port {port} answers {greeting:?}"));
         }
-        let mut monitor = TcpStream::connect(("127.0.0.1", monitor_port)).await?;
-        monitor.write_all(b"GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n").await?;
-        let mut health = String::new();
-        monitor.read_to_string(&mut health).await?;
+        let health = health(monitor_port).await?;
         let good = health.split_ascii_whitespace().nth(1) == Some("200");
         Ok::<_, std::io::Error>(if good { String::new() } else { format!("/healthz answers {health:?}") })
     };
@@ -210,6 +207,15 @@ async fn ready(port: u16, monitor_port: u16) -> Readiness {
         Ok(Err(error)) => Readiness::NotYet(error.to_string()),
         Err(_) => Readiness::NotYet(format!("no answer within {} s", ANSWER.as_secs())),
     }
+}
+
+/// What the monitoring answers to how the server is: the whole response.
+pub(super) async fn health(monitor_port: u16) -> std::io::Result<String> {
+    let mut monitor = TcpStream::connect(("127.0.0.1", monitor_port)).await?;
+    monitor.write_all(b"GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n").await?;
+    let mut answer = String::new();
+    monitor.read_to_string(&mut answer).await?;
+    Ok(answer)
 }
 
 #[cfg(test)]

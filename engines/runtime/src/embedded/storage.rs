@@ -5,9 +5,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use nix::sys::statvfs::statvfs;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
+
+use super::nats;
 
 /// Between two looks.
 pub(super) const EVERY: Duration = Duration::from_secs(1);
@@ -83,14 +83,7 @@ impl Seen {
 }
 
 async fn look(monitor_port: u16) -> Look {
-    let ask = async {
-        let mut monitor = TcpStream::connect(("127.0.0.1", monitor_port)).await?;
-        monitor.write_all(b"GET /healthz HTTP/1.0\r\nHost: localhost\r\n\r\n").await?;
-        let mut answer = String::new();
-        monitor.read_to_string(&mut answer).await?;
-        Ok::<_, std::io::Error>(answer)
-    };
-    match timeout(ANSWER, ask).await {
+    match timeout(ANSWER, nats::health(monitor_port)).await {
         Ok(Ok(answer)) => read(&answer),
         Ok(Err(_)) | Err(_) => Look::Unknown,
     }
@@ -109,6 +102,7 @@ mod tests {
     use std::sync::Arc;
     use std::sync::atomic::{AtomicU64, Ordering};
 
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
     use super::*;
