@@ -46,6 +46,25 @@ fn all_points(engines: &[&str]) -> Vec<Vec<String>> {
     consumers.chain(relays).collect()
 }
 
+/// The points that a log names, by what they did. A panic writes its words to the same place piece by piece, so that a line
+/// may begin behind some of them.
+fn reached(log: &str) -> BTreeSet<(String, String)> {
+    let lines = log.lines().filter(|line| line.contains("fail point"));
+    let lines = lines.filter_map(|line| line.get(line.find("{\"timestamp\"")?..));
+    let read = lines.filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    read.map(|line| (line["name"].as_str().unwrap().to_owned(), line["word"].as_str().unwrap().to_owned())).collect()
+}
+
+#[test]
+fn a_point_is_read_behind_the_words_of_a_panic() {
+    let line = r#"{"timestamp":"2026-11-28T05:28:06Z","level":"WARN","message":"fail point","name":"a::after_ack","word":"panic"}"#;
+    let found = BTreeSet::from([("a::after_ack".to_owned(), "panic".to_owned())]);
+    for before in ["", "  ", "   3: tokio::runtime::", "fail point "] {
+        assert_eq!(reached(&format!("x\n{before}{line}\ny\n")), found, "{before:?}");
+    }
+    assert!(reached("fail point\n{\"timestamp\":\"fail point\n").is_empty());
+}
+
 /// A platform, and what it was asked to do.
 struct Day {
     fleet: Fleet,
@@ -75,11 +94,7 @@ impl Day {
 
     /// The points that have done what they were set to, by what they did.
     fn done(&self) -> BTreeSet<(String, String)> {
-        let log = self.fleet.log_of(AT);
-        let lines = log.lines().filter(|line| line.contains("fail point"));
-        let read = lines.filter_map(|line| serde_json::from_str::<Value>(line).ok());
-        read.map(|line| (line["name"].as_str().unwrap().to_owned(), line["word"].as_str().unwrap().to_owned()))
-            .collect()
+        reached(&self.fleet.log_of(AT))
     }
 
     fn left(&self) -> BTreeSet<String> {
