@@ -98,6 +98,17 @@ impl Nats {
         self.run().await;
     }
 
+    /// As [`Nats::roll_back`], and before it listens on its port again it does so on another, where only `meanwhile` knows of
+    /// it, by its address.
+    pub async fn roll_back_unseen(&mut self, meanwhile: impl AsyncFnOnce(String)) {
+        let port = std::mem::take(&mut self.port);
+        self.roll_back().await;
+        meanwhile(self.url()).await;
+        self.kill();
+        self.port = port;
+        self.run().await;
+    }
+
     /// Ends it and starts it on nothing.
     pub async fn wipe(&mut self) {
         self.kill();

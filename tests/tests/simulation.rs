@@ -250,6 +250,35 @@ fn a_window_is_sealed_once_among_its_last_payments_whatever_is_lost() {
     }
 }
 
+/// The keeper alone knows how high it was: nothing was published there but what was refilled, so no relay meets a sequence
+/// twice, and what is published next lifts it above its height.
+#[test]
+fn a_stream_that_was_made_anew_and_is_rolled_back_is_told_from_one_that_goes_on() {
+    let (done, keep) = (Fate::Done, Op::Keep { steps: u8::MAX });
+    let pays = |payer, payee, euro, way| Op::Submit { payer, payee, units: 50, euro, way, screen: Screen::Approve };
+    let reads = |most| Op::Deliver { feed: Feed::Obligations, skip: 0, most, fate: done };
+    keeps_its_invariants(&[
+        pays(1, 1, true, Way::Net),
+        pays(2, 3, false, Way::Net),
+        Op::Close { euro: false, next: true, fate: done },
+        Op::Remake { log: Log::Transactions },
+        keep,
+        pays(2, 1, false, Way::Net),
+        pays(0, 2, false, Way::NetHold),
+        Op::Commit { which: 35215 },
+        keep,
+        Op::Windows { nth: 0, call: Call::Answered, ledger: done, fate: done },
+        pays(2, 2, true, Way::Net),
+        pays(2, 2, false, Way::Net),
+        pays(1, 0, false, Way::NetHold),
+        pays(2, 1, false, Way::Net),
+        reads(12),
+        reads(2),
+        Op::Rollback { log: Log::Transactions, last: 12, cursors: false },
+        pays(2, 0, false, Way::Net),
+    ]);
+}
+
 #[test]
 fn a_broker_that_loses_everything_at_once_gets_it_back() {
     let mut list = vec![pays(0, 1, 40), pays(2, 3, 30), writes(Fate::Done)];

@@ -9,7 +9,7 @@ use deltran_events::Domain;
 use deltran_events::data::audit::{LedgerMismatch, LedgerReconciled};
 use deltran_events::topology::{Profile, STREAMS};
 use deltran_messaging::stored::{self, Again, Answer, StreamState};
-use deltran_messaging::{Broker, Door, Outgoing, rebuild};
+use deltran_messaging::{Broker, BrokerError, Door, Outgoing, rebuild};
 use deltran_runtime::lease::{Epoch, Pace, RoundError};
 use deltran_runtime::{EngineContext, Failure};
 use sha2::{Digest, Sha256};
@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::NAME;
 use crate::config::Settings;
-use crate::domain::keep::{ABOVE, Look, Others, Verdict, highest, judge, must_be_anew, refills};
+use crate::domain::keep::{ABOVE, Known, Look, Others, Verdict, highest, judge, must_be_anew, refills};
 use crate::domain::reconcile::{Absent, Kind, Name, Recorded, StreamSide, stands};
 use crate::domain::sequence::AUDIT;
 use crate::producers;
@@ -189,7 +189,10 @@ impl Keeper {
             };
             let known = known.remove(spec.name);
             let state = stored::state(&self.broker, spec.name).await?;
-            let look = state.as_ref().map(look_of);
+            let look = match &state {
+                Some(state) => Some(self.look_of(spec.name, state, known.as_ref().map(|known| &known.known)).await?),
+                None => None,
+            };
             let now = self.context.clock.now();
             let before = known.as_ref().map(|known| &known.known);
             let verdict = judge(before, look.as_ref(), &others, now);
@@ -197,6 +200,29 @@ impl Keeper {
             all.insert(spec.name, Seen { state, known, others, verdict, must_be_anew });
         }
         Ok(all)
+    }
+
+    /// What is judged of a stream's state; the message at the highest known sequence is asked for where it is not the last.
+    async fn look_of(&self, name: &str, state: &StreamState, known: Option<&Known>) -> Result<Look, BrokerError> {
+        let known_at = match known {
+            Some(known) if known.highest == state.last_sequence && known.highest_at == state.last_at => {
+                known.highest_at
+            }
+            Some(known) if known.highest_at.is_some() && known.highest >= state.first_sequence => {
+                stored::stored_at(&self.broker, name, known.highest).await?
+            }
+            Some(_) | None => None,
+        };
+        Ok(Look {
+            created: state.created.clone(),
+            begins_at: state.begins_at,
+            messages: state.messages,
+            first: state.first_sequence,
+            last: state.last_sequence,
+            known_at,
+            retention: retention_of(state),
+            mark: state.mark,
+        })
     }
 
     /// Remembers what is well.
@@ -207,6 +233,7 @@ impl Keeper {
             if let (Verdict::Well | Verdict::Adopt, Some(state)) = (&seen.verdict, &seen.state) {
                 let same = seen.known.as_ref().is_some_and(|known| {
                     known.known.highest == state.last_sequence
+                        && known.known.highest_at == state.last_at
                         && known.known.created == state.created
                         && known.known.first.map(|(first, _)| first) == state.first_at.map(|_| state.first_sequence)
                 });
@@ -405,18 +432,6 @@ impl Keeper {
 /// Whether what stands in a stream becomes leaves of the ledger.
 fn has_leaves(name: &str) -> bool {
     Domain::of_stream(name).is_some()
-}
-
-fn look_of(state: &StreamState) -> Look {
-    Look {
-        created: state.created.clone(),
-        begins_at: state.begins_at,
-        messages: state.messages,
-        first: state.first_sequence,
-        last: state.last_sequence,
-        retention: retention_of(state),
-        mark: state.mark,
-    }
 }
 
 fn not_now(error: RoundError) -> Failure {

@@ -9,10 +9,10 @@ use bytes::Bytes;
 use deltran_kernel::Timestamp;
 use futures::stream::FuturesOrdered;
 use futures::{Stream, StreamExt};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::broker::{Broker, BrokerError};
-use crate::topology::{Target, info};
+use crate::topology::{MESSAGE_NOT_FOUND, Target, TopologyError, info, request};
 
 /// Key in the metadata of a stream that is not to be published to for now.
 pub const MARK: &str = "deltran.mark";
@@ -51,6 +51,8 @@ pub struct StreamState {
     pub last_sequence: u64,
     /// When its first message was stored, where it holds any.
     pub first_at: Option<Timestamp>,
+    /// When its last message was stored, where it holds any.
+    pub last_at: Option<Timestamp>,
     /// How long it keeps a message; `None` for ever.
     pub max_age: Option<Duration>,
     /// Its largest size in bytes; `None` without bound.
@@ -87,9 +89,26 @@ fn read_state(answer: &Value) -> Option<StreamState> {
         max_bytes: bound(&config["max_bytes"]),
         discards_old: config["discard"].as_str() != Some("new"),
         first_at: state["first_ts"].as_str().filter(|_| messages > 0).and_then(|at| at.parse().ok()),
+        last_at: state["last_ts"].as_str().filter(|_| messages > 0).and_then(|at| at.parse().ok()),
         mark: config["metadata"][MARK].as_str().map(|word| if word == REFILLED { Mark::Refilled } else { Mark::Held }),
         config: config.clone(),
     })
+}
+
+/// When the message at a sequence of a stream was stored; `None` where none stands there.
+///
+/// # Errors
+/// Where the broker does not answer, or not in words that are known.
+pub async fn stored_at(broker: &Broker, stream: &str, sequence: u64) -> Result<Option<Timestamp>, BrokerError> {
+    let (target, subject) = (Target::Stream(stream.to_owned()), format!("STREAM.MSG.GET.{stream}"));
+    let answer = match request(broker, &target, subject, &json!({"seq": sequence})).await {
+        Ok(answer) => answer,
+        Err(TopologyError::Refused { code: MESSAGE_NOT_FOUND, .. }) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let at = answer["message"]["time"].as_str().and_then(|at| at.parse().ok());
+    at.map(Some)
+        .ok_or_else(|| BrokerError(format!("message {sequence} of stream {stream}: no time that is understood")))
 }
 
 /// A message where it is stored.
@@ -241,13 +260,15 @@ mod tests {
             "created": "2026-01-01T00:00:00.5Z",
             "config": {"max_age": 604_800_000_000_000_u64, "max_bytes": -1, "discard": "new", "first_seq": 42,
                 "metadata": {MARK: REFILLED}},
-            "state": {"messages": 3, "bytes": 900, "first_seq": 42, "last_seq": 44, "first_ts": "2026-01-01T00:00:01Z"},
+            "state": {"messages": 3, "bytes": 900, "first_seq": 42, "last_seq": 44, "first_ts": "2026-01-01T00:00:01Z",
+                "last_ts": "2026-01-01T00:00:02.123456789Z"},
         });
         let state = read_state(&answer).unwrap();
         assert_eq!((state.begins_at, state.messages, state.last_sequence), (42, 3, 44));
         assert_eq!((state.max_age, state.max_bytes), (Some(Duration::from_secs(604_800)), None));
         assert!(!state.discards_old && state.mark == Some(Mark::Refilled) && state.created.ends_with(".5Z"));
         assert_eq!(state.first_at, "2026-01-01T00:00:01Z".parse().ok());
+        assert_eq!(state.last_at, "2026-01-01T00:00:02.123456Z".parse().ok());
         assert_eq!(read_state(&json!({"config": {}, "state": {}})), None);
     }
 }

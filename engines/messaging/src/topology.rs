@@ -18,6 +18,7 @@ pub use difference::{Difference, Effect};
 
 pub(crate) const STREAM_NOT_FOUND: u64 = 10059;
 const CONSUMER_NOT_FOUND: u64 = 10014;
+pub(crate) const MESSAGE_NOT_FOUND: u64 = 10037;
 /// Somebody else created it with another configuration since the plan was made.
 const TAKEN: [u64; 2] = [10058, 10148];
 

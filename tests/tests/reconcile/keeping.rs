@@ -1,7 +1,7 @@
 //! A broker that forgets is noticed, and its streams come back above every known sequence with everything in them once.
 
 use deltran_messaging::stored;
-use deltran_tests::{made_anew, within};
+use deltran_tests::{eventually, made_anew, within};
 use serde_json::json;
 use std::time::Duration;
 
@@ -100,6 +100,50 @@ async fn a_broker_that_was_rolled_back_or_lost_everything_comes_back() {
     .await
     .unwrap();
     assert!(told >= 4, "{told} losses are on record");
+    world.stack.stop().await;
+}
+
+/// Its height alone does not tell: it was given more than it lost before anybody looked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_was_rolled_back_and_went_on_past_what_was_known_comes_back() {
+    const OTHERS: i64 = 60;
+    let mut world = World::with(20, "").await;
+    world.stack.nats.keep().await;
+    world.write(10).await;
+    world.standing().await;
+    let known = [(STREAM, world.last(STREAM).await), ("AUDIT", world.last("AUDIT").await)];
+    within(PATIENCE, "the keeper to know both", async || {
+        let rows: Vec<(String, i64)> =
+            sqlx::query_as("SELECT stream, highest FROM audit.stream_known").fetch_all(&world.root).await.unwrap();
+        let has = |(stream, highest): &(&str, u64)| rows.iter().any(|(s, h)| s == stream && *h as u64 >= *highest);
+        known.iter().all(has).then_some(())
+    })
+    .await;
+    let publish = async |url: String| {
+        let client = async_nats::connect(url).await.unwrap();
+        let jetstream = async_nats::jetstream::new(client);
+        for n in 1..=OTHERS {
+            let event = format!(r#"{{"event_id":"0190c3d5-0000-7000-8000-{n:012}","event_type":"x.y"}}"#);
+            jetstream.publish("events.risk.x.y", event.into()).await.unwrap().await.unwrap();
+        }
+        eventually("AUDIT to have copied them", async || {
+            let mut audit = jetstream.get_stream("AUDIT").await.unwrap();
+            (audit.info().await.unwrap().state.last_sequence > known[1].1).then_some(())
+        })
+        .await;
+    };
+    world.stack.nats.roll_back_unseen(publish).await;
+    made_anew(PATIENCE, &world.stack.broker, &known).await;
+    world.write(5).await;
+    world.standing().await;
+    assert_eq!(world.leaves().await, (1..=35).collect::<Vec<_>>());
+    world.equal().await;
+    world.verifies().await.unwrap();
+    let others: i64 = sqlx::query_scalar("SELECT count(*) FROM audit.leaf WHERE subject = 'events.risk.x.y'")
+        .fetch_one(&world.root)
+        .await
+        .unwrap();
+    assert_eq!(others, OTHERS);
     world.stack.stop().await;
 }
 

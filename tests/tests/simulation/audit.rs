@@ -265,14 +265,16 @@ impl AuditEngine {
         Ok(())
     }
 
-    fn look(broker: &Broker, log: Log) -> Option<Look> {
+    fn look(&self, broker: &Broker, log: Log) -> Option<Look> {
         let stream = broker.streams.get(&log)?;
+        let known = self.known.get(&log).and_then(|known| stream.kept.get(&known.highest));
         Some(Look {
             created: stream.created.to_string(),
             begins_at: stream.begins_at,
             messages: stream.kept.len() as u64,
             first: stream.first(),
             last: stream.last,
+            known_at: known.map(|kept| kept.stored_at),
             retention: Retention { max_age: Some(WEEK), evicts: false },
             mark: stream.mark,
         })
@@ -282,7 +284,8 @@ impl AuditEngine {
     fn note(&mut self, broker: &Broker, log: Log, now: Timestamp) {
         if let Some(stream) = broker.streams.get(&log) {
             let first = stream.kept.keys().next().map(|first| (*first, now));
-            let known = KnownStream { created: stream.created.to_string(), highest: stream.last, first };
+            let highest_at = stream.kept.get(&stream.last).map(|kept| kept.stored_at);
+            let known = KnownStream { created: stream.created.to_string(), highest: stream.last, highest_at, first };
             self.known.insert(log, known);
         }
     }
@@ -303,7 +306,7 @@ impl AuditEngine {
             let (acknowledged, repeated) = told.get(&log).copied().unwrap_or_default();
             let received = self.received.get(log.name()).map_or(0, Ranges::highest);
             let others = Others { highest: acknowledged.max(received), holes: Ranges::default(), repeated };
-            let look = Self::look(broker, log);
+            let look = self.look(broker, log);
             let verdict = judge(self.known.get(&log), look.as_ref(), &others, now);
             match &verdict {
                 Verdict::Lost(why) if before.contains(&log) => lost.push((log, others, Some(why.clone()))),

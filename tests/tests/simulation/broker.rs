@@ -7,6 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use deltran_kernel::Timestamp;
 use deltran_messaging::Decoded;
 use deltran_messaging::stored::Mark;
 
@@ -63,6 +64,8 @@ pub struct Message {
 pub struct Kept {
     pub message: Rc<Message>,
     pub origin: (Log, u64),
+    /// When it was stored: no two messages of a stream have the same time.
+    pub stored_at: Timestamp,
 }
 
 /// A durable consumer.
@@ -84,6 +87,8 @@ pub struct Stream {
     pub last: u64,
     pub kept: BTreeMap<u64, Kept>,
     pub mark: Option<Mark>,
+    /// Messages that it ever stored.
+    stored: i64,
     /// Ids that were stored of late.
     ids: BTreeMap<String, u64>,
     durables: BTreeMap<Feed, Durable>,
@@ -100,6 +105,7 @@ impl Stream {
             last: begins_at.saturating_sub(1),
             kept: BTreeMap::new(),
             mark: None,
+            stored: 0,
             ids: BTreeMap::new(),
             durables,
             copied: BTreeMap::new(),
@@ -114,8 +120,9 @@ impl Stream {
     fn store(&mut self, message: Rc<Message>, origin: Option<(Log, u64)>, log: Log) -> u64 {
         self.last += 1;
         self.ids.insert(message.id.clone(), self.last);
-        let origin = origin.unwrap_or((log, self.last));
-        self.kept.insert(self.last, Kept { message, origin });
+        self.stored += 1;
+        let (origin, stored_at) = (origin.unwrap_or((log, self.last)), Timestamp::from_micros(self.stored));
+        self.kept.insert(self.last, Kept { message, origin, stored_at });
         self.last
     }
 }

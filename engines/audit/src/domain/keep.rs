@@ -17,6 +17,8 @@ pub struct Known {
     pub created: String,
     /// The highest sequence.
     pub highest: u64,
+    /// When the message there was stored, where one stood there.
+    pub highest_at: Option<Timestamp>,
     /// Its first message and when that was stored, where it had any.
     pub first: Option<(u64, Timestamp)>,
 }
@@ -34,6 +36,8 @@ pub struct Look {
     pub first: u64,
     /// The last sequence that it gave out.
     pub last: u64,
+    /// When the message at the highest known sequence was stored, where one stands there.
+    pub known_at: Option<Timestamp>,
     /// How long it keeps things.
     pub retention: Retention,
     /// Why relays keep their events, where they do.
@@ -109,6 +113,16 @@ fn repeats(known: Option<&Known>, look: Option<&Look>, others: &Others) -> Optio
     if look.last < highest {
         return Some(format!("it was rolled back: it ends at {} where {highest} was known", look.last));
     }
+    // Whatever was published since then lifted it above where it was.
+    if let Some(known) = known
+        && let (Some(then), Some(now)) = (known.highest_at, look.known_at)
+        && then != now
+    {
+        let place = known.highest;
+        return Some(format!(
+            "it was rolled back: message {place} was stored at {then}, and one of {now} stands there"
+        ));
+    }
     others.repeated.then(|| "it was rolled back: a relay was given a sequence twice".to_owned())
 }
 
@@ -140,12 +154,14 @@ mod tests {
     const NOW: Timestamp = Timestamp::from_micros(100 * DAY);
 
     fn known() -> Known {
-        Known { created: "a".into(), highest: 9, first: Some((3, Timestamp::from_micros(99 * DAY))) }
+        let at = |day| Timestamp::from_micros(day * DAY);
+        Known { created: "a".into(), highest: 9, highest_at: Some(at(100)), first: Some((3, at(99))) }
     }
 
     fn look() -> Look {
         let retention = Retention { max_age: Some(7 * DAY), evicts: false };
-        Look { created: "a".into(), begins_at: 0, messages: 8, first: 3, last: 10, retention, mark: None }
+        let known_at = Some(NOW);
+        Look { created: "a".into(), begins_at: 0, messages: 8, first: 3, last: 10, known_at, retention, mark: None }
     }
 
     fn others() -> Others {
@@ -166,7 +182,8 @@ mod tests {
         let old = Known { first: Some((3, Timestamp::from_micros(90 * DAY))), ..known() };
         let hole = Others { holes: Ranges::from_pairs(&[5, 5]).unwrap(), ..others() };
         type Row = (Option<Known>, Option<Look>, Others, &'static str, bool);
-        let rows: [Row; 19] = [
+        let another = Some(Timestamp::from_micros(100 * DAY + 1));
+        let rows: [Row; 23] = [
             (Some(known()), Some(look()), others(), "well", false),
             (Some(known()), Some(Look { last: 30, messages: 28, ..look() }), others(), "well", false),
             (None, Some(look()), others(), "adopt", false),
@@ -198,6 +215,17 @@ mod tests {
             ),
             (Some(known()), Some(Look { last: 9, ..look() }), others(), "it was rolled back", true),
             (None, Some(Look { last: 9, ..look() }), others(), "it was rolled back", true),
+            (Some(known()), Some(Look { known_at: another, ..look() }), others(), "it was rolled back", true),
+            // It was deleted by a hand: that is what is counted as a hole.
+            (Some(known()), Some(Look { known_at: None, ..look() }), others(), "well", false),
+            (Some(Known { highest_at: None, ..known() }), Some(look()), others(), "well", false),
+            (
+                Some(known()),
+                Some(Look { created: "b".into(), begins_at: 11, first: 11, known_at: another, ..look() }),
+                others(),
+                "adopt",
+                false,
+            ),
             (Some(known()), Some(look()), Others { repeated: true, ..others() }, "it was rolled back", true),
             (Some(known()), Some(Look { messages: 0, first: 11, ..look() }), others(), "it was emptied", false),
             // Nothing that came later is known: what began above it is another one.

@@ -29,6 +29,7 @@ struct Row {
     stream: String,
     created: String,
     highest: i64,
+    highest_at: Option<Instant>,
     first: Option<i64>,
     first_at: Option<Instant>,
     config: String,
@@ -49,14 +50,15 @@ impl Streams {
     /// Every stream that was seen.
     pub async fn known(&self) -> Result<BTreeMap<String, KnownStream>, DbError> {
         let rows: Vec<Row> =
-            sqlx::query_as("SELECT stream, created, highest, first, first_at, config FROM stream_known")
+            sqlx::query_as("SELECT stream, created, highest, highest_at, first, first_at, config FROM stream_known")
                 .fetch_all(self.db.pool())
                 .await?;
         Ok(rows
             .into_iter()
             .map(|row| {
                 let first = row.first.map(|n| n as u64).zip(row.first_at.map(|at| at.0));
-                let known = Known { created: row.created, highest: row.highest as u64, first };
+                let (highest, highest_at) = (row.highest as u64, row.highest_at.map(|at| at.0));
+                let known = Known { created: row.created, highest, highest_at, first };
                 (row.stream, KnownStream { known, config: serde_json::from_str(&row.config).ok() })
             })
             .collect())
@@ -83,13 +85,15 @@ impl Streams {
     pub async fn note(tx: &mut PgConnection, stream: &str, state: &StreamState) -> Result<(), DbError> {
         let first = state.first_at.map(|_| state.first_sequence as i64);
         sqlx::query(
-            "INSERT INTO stream_known (stream, created, highest, first, first_at, config) VALUES ($1, $2, $3, $4, $5, $6)
+            "INSERT INTO stream_known (stream, created, highest, highest_at, first, first_at, config)
+             VALUES ($1, $2, $3, $4, $5, $6, $7)
              ON CONFLICT (stream) DO UPDATE SET created = EXCLUDED.created, highest = EXCLUDED.highest,
-                 first = EXCLUDED.first, first_at = EXCLUDED.first_at, config = EXCLUDED.config",
+                 highest_at = EXCLUDED.highest_at, first = EXCLUDED.first, first_at = EXCLUDED.first_at, config = EXCLUDED.config",
         )
         .bind(stream)
         .bind(&state.created)
         .bind(state.last_sequence as i64)
+        .bind(state.last_at.map(Instant))
         .bind(first)
         .bind(state.first_at.map(Instant))
         .bind(state.config.to_string())
