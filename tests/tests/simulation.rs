@@ -250,6 +250,29 @@ fn a_window_is_sealed_once_among_its_last_payments_whatever_is_lost() {
     }
 }
 
+/// A relay that died before it noted what was acknowledged learns that when it publishes the same once more.
+#[test]
+fn a_stream_is_known_to_be_as_high_as_what_is_acknowledged_as_published_before() {
+    let pays = |payer, payee, way, screen| Op::Submit { payer, payee, units: 40, euro: false, way, screen };
+    let writes = |most| Op::Write { most, fate: Fate::Done };
+    keeps_its_invariants(&[
+        Op::Abort { euro: false, fate: Fate::Done },
+        pays(0, 1, Way::Gross, Screen::Approve),
+        pays(2, 0, Way::Net, Screen::Decline),
+        pays(3, 0, Way::Net, Screen::Approve),
+        pays(2, 0, Way::Net, Screen::Approve),
+        writes(6),
+        pays(3, 2, Way::Net, Screen::Approve),
+        pays(1, 3, Way::GrossHold, Screen::Approve),
+        pays(2, 2, Way::GrossHold, Screen::Approve),
+        writes(4),
+        Op::Relay { engine: Engine::Token, most: 29, marked: false },
+        Op::Relay { engine: Engine::Token, most: 12, marked: true },
+        Op::Deliver { feed: Feed::Obligations, skip: 0, most: 9, fate: Fate::Done },
+        Op::Rollback { log: Log::Transactions, last: 7, cursors: false },
+    ]);
+}
+
 /// The keeper alone knows how high it was: nothing was published there but what was refilled, so no relay meets a sequence
 /// twice, and what is published next lifts it above its height.
 #[test]

@@ -13,12 +13,12 @@ use crate::outbox::Row;
 /// Acknowledgements under way.
 pub struct Acks(FuturesOrdered<<PublishAckFuture as IntoFuture>::IntoFuture>);
 
-/// Sequences of what was stored, and not stored before.
+/// Sequences that the broker gave as those of what was published.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Stored {
-    /// The highest; 0 where there is none.
+    /// The highest, also of what it had stored before; 0 where there is none. The stream reached at least this.
     pub highest: u64,
-    /// The lowest.
+    /// The lowest of what it had not stored before.
     pub lowest: Option<u64>,
 }
 
@@ -31,8 +31,8 @@ impl Acks {
         let mut all = Stored::default();
         while let Some(ack) = self.0.next().await {
             let ack = ack.map_err(BrokerError::new)?;
+            all.highest = all.highest.max(ack.sequence);
             if !ack.duplicate {
-                all.highest = all.highest.max(ack.sequence);
                 all.lowest = Some(all.lowest.map_or(ack.sequence, |lowest| lowest.min(ack.sequence)));
             }
         }

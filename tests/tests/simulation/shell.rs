@@ -102,8 +102,8 @@ impl Shell {
         let (mut highest, mut lowest) = (0, u64::MAX);
         for (_, message) in &rows {
             let Some(ack) = broker.publish(self.log, message) else { return false };
+            highest = highest.max(ack.sequence);
             if !ack.duplicate {
-                highest = highest.max(ack.sequence);
                 lowest = lowest.min(ack.sequence);
             }
         }
