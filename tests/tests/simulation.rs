@@ -250,6 +250,18 @@ fn a_window_is_sealed_once_among_its_last_payments_whatever_is_lost() {
     }
 }
 
+#[test]
+fn a_transaction_is_released_and_cancelled_in_one_batch() {
+    let (done, way) = (Fate::Done, Way::GrossHold);
+    keeps_its_invariants(&[
+        Op::Submit { payer: 2, payee: 3, units: 109, euro: false, way, screen: Screen::Review },
+        writes(done),
+        Op::Release { which: 57688, release: true },
+        Op::Cancel { which: 39896 },
+        writes(done),
+    ]);
+}
+
 /// A relay that died before it noted what was acknowledged learns that when it publishes the same once more.
 #[test]
 fn a_stream_is_known_to_be_as_high_as_what_is_acknowledged_as_published_before() {

@@ -84,6 +84,13 @@ pub struct Truth {
     pub committed: u64,
 }
 
+/// Whether a transaction may go from one state to another with one decision.
+fn follows(from: TransactionState, to: TransactionState) -> bool {
+    use TransactionState::{Cancelled, Committed, Expired, Held, Rejected, Reserved};
+    from == to
+        || matches!((from, to), (Held, Committed | Reserved | Rejected) | (Reserved, Committed | Cancelled | Expired))
+}
+
 impl Truth {
     /// A batch of the ledger was committed; `records` are the transactions that it wrote, as written.
     pub fn commit(&mut self, effects: &Effects, records: &[Record]) -> Checked {
@@ -141,17 +148,13 @@ impl Truth {
             if let Some(known) = known {
                 let same = known.outcome == record.outcome_state && known.body == record.instruction.body_hash;
                 holds(same, "L6", || format!("transaction {id} had the outcome {}", known.outcome))?;
-                let drawn = known.state == record.state
-                    || matches!(
-                        (known.state, record.state),
-                        (
-                            TransactionState::Held,
-                            TransactionState::Committed | TransactionState::Reserved | TransactionState::Rejected
-                        ) | (
-                            TransactionState::Reserved,
-                            TransactionState::Committed | TransactionState::Cancelled | TransactionState::Expired
-                        )
-                    );
+                // A batch may release a transaction and decide it as well.
+                let released = effects.events.iter().find_map(|said| match &said.event {
+                    Event::TransactionReleased(released) if released.transaction_id == id => Some(released.state),
+                    _ => None,
+                });
+                let between = released.unwrap_or(known.state);
+                let drawn = follows(known.state, between) && follows(between, record.state);
                 holds(drawn, "L6", || format!("transaction {id} was {} and is {}", known.state, record.state))?;
             }
             let before = known.and_then(|known| known.window);
