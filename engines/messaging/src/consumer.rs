@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use crate::broker::{Broker, BrokerError};
 use crate::delivery::Delivery;
 use crate::outbox::{Outbox, Outgoing};
-pub use received::{received, to_ranges};
+pub use received::{received, texts, to_ranges};
 use work::Batch;
 
 /// Why a batch was not applied.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use deltran_kernel::Timestamp;
-use deltran_messaging::consumer::to_ranges;
+use deltran_messaging::consumer::{texts, to_ranges};
 use deltran_messaging::ranges::Ranges;
 use deltran_runtime::DbError;
 use sqlx::PgConnection;
@@ -12,6 +12,7 @@ use uuid::Uuid;
 
 use super::instant::Instant;
 use crate::domain::LeafHash;
+use crate::domain::merkle::Frontier;
 use crate::domain::sequence::{Arrival, Known, Placed, note_positions, sequence, streams_of};
 
 /// What a batch left.
@@ -39,34 +40,76 @@ pub async fn ensure_partitions(tx: &mut PgConnection, at: Timestamp, days: i32) 
 /// Appends what is new among `arrivals`, in their order, and grows the tree over it. The caller holds the
 /// lease and commits. The partition of `now` must be there.
 pub async fn append(tx: &mut PgConnection, arrivals: &[Arrival<'_>], now: Timestamp) -> Result<Appended, DbError> {
-    let (size, last, invalid): (i64, Instant, i64) =
-        sqlx::query_as("SELECT size, recorded_at, invalid FROM log_head FOR UPDATE").fetch_one(&mut *tx).await?;
-    let recorded_at = now.max(last.0);
+    let head = Head::lock(&mut *tx).await?;
+    let recorded_at = now.max(head.recorded_at);
     let known = known(&mut *tx, arrivals, recorded_at).await?;
-    note(&mut *tx, arrivals).await?;
+    let mut received = received(&mut *tx, streams_of(arrivals).into_iter().collect()).await?;
+    note_positions(arrivals, &mut received);
     let mut new = New::default();
     let leaves = sequence(arrivals, &known).inspect(|placed| new.count(placed));
-    let leaves = super::leaves::insert(&mut *tx, size, recorded_at, leaves).await?;
-    let first = u64::try_from(size).map_err(DbError::corrupt)?;
-    let appended = Appended {
-        leaves,
-        conflicts: new.conflicts,
-        size: first + leaves,
-        invalid: u64::try_from(invalid).map_err(DbError::corrupt)? + new.invalid,
-    };
+    let leaves = super::leaves::insert(&mut *tx, head.size as i64, recorded_at, leaves).await?;
+    let appended =
+        Appended { leaves, conflicts: new.conflicts, size: head.size + leaves, invalid: head.invalid + new.invalid };
     if leaves == 0 {
+        note_received(tx, &received).await?;
         return Ok(appended);
     }
-    insert_raw(&mut *tx, size, recorded_at, &new.raw).await?;
-    super::tree::grow(&mut *tx, first, &new.hashes).await?;
-    sqlx::query("UPDATE log_head SET size = $1, recorded_at = $2, invalid = $3, conflicts = conflicts + $4")
-        .bind(appended.size as i64)
-        .bind(Instant(recorded_at))
-        .bind(appended.invalid as i64)
-        .bind(appended.conflicts as i64)
-        .execute(tx)
-        .await?;
+    insert_raw(&mut *tx, head.size as i64, recorded_at, &new.raw).await?;
+    super::tree::grow(&mut *tx, head.frontier, head.size, &new.hashes).await?;
+    grow_head(tx, &appended, recorded_at, &received).await?;
     Ok(appended)
+}
+
+/// Where the ledger and its tree end.
+struct Head {
+    size: u64,
+    recorded_at: Timestamp,
+    invalid: u64,
+    frontier: Frontier,
+}
+
+impl Head {
+    /// Held until the end of the transaction, so that nobody else appends.
+    async fn lock(tx: &mut PgConnection) -> Result<Self, DbError> {
+        let (size, recorded_at, invalid, tree, frontier): (i64, Instant, i64, i64, Vec<u8>) = sqlx::query_as(
+            "SELECT h.size, h.recorded_at, h.invalid, t.size, t.frontier FROM log_head h, tree_head t FOR UPDATE",
+        )
+        .fetch_one(tx)
+        .await?;
+        Ok(Self {
+            size: u64::try_from(size).map_err(DbError::corrupt)?,
+            recorded_at: recorded_at.0,
+            invalid: u64::try_from(invalid).map_err(DbError::corrupt)?,
+            frontier: super::tree::frontier_of(tree, &frontier)?,
+        })
+    }
+}
+
+/// Notes what was received and where the ledger ends now, with one statement.
+async fn grow_head(
+    tx: &mut PgConnection,
+    appended: &Appended,
+    recorded_at: Timestamp,
+    received: &BTreeMap<String, Ranges>,
+) -> Result<(), DbError> {
+    let (streams, ranges) = texts(received);
+    sqlx::query(
+        "WITH noted AS (
+             INSERT INTO stream_received (stream, ranges)
+             SELECT r.stream, r.ranges::bigint[] FROM UNNEST($1::text[], $2::text[]) AS r (stream, ranges)
+             ON CONFLICT (stream) DO UPDATE SET ranges = EXCLUDED.ranges
+         )
+         UPDATE log_head SET size = $3, recorded_at = $4, invalid = $5, conflicts = conflicts + $6",
+    )
+    .bind(streams)
+    .bind(ranges)
+    .bind(appended.size as i64)
+    .bind(Instant(recorded_at))
+    .bind(appended.invalid as i64)
+    .bind(appended.conflicts as i64)
+    .execute(tx)
+    .await?;
+    Ok(())
 }
 
 /// What the leaves of a batch leave behind for the tables beside theirs.
@@ -145,13 +188,6 @@ async fn known(tx: &mut PgConnection, arrivals: &[Arrival<'_>], recorded_at: Tim
     Ok(known)
 }
 
-/// Notes which positions of streams were received, repeated events too.
-async fn note(tx: &mut PgConnection, arrivals: &[Arrival<'_>]) -> Result<(), DbError> {
-    let mut received = received(&mut *tx, streams_of(arrivals).into_iter().collect()).await?;
-    note_positions(arrivals, &mut received);
-    note_received(tx, &received).await
-}
-
 /// What was received of streams, as far as anything was. Whoever adds to it holds `log_head`.
 pub(super) async fn received(tx: &mut PgConnection, streams: Vec<String>) -> Result<BTreeMap<String, Ranges>, DbError> {
     let rows: Vec<(String, Vec<i64>)> =
@@ -175,15 +211,6 @@ pub(super) async fn note_received(tx: &mut PgConnection, received: &BTreeMap<Str
     .execute(tx)
     .await?;
     Ok(())
-}
-
-/// Arrays of different lengths cannot travel in one array; their texts can.
-fn texts(received: &BTreeMap<String, Ranges>) -> (Vec<&str>, Vec<String>) {
-    let text = |ranges: &Ranges| {
-        let numbers: Vec<String> = ranges.to_pairs().iter().map(i64::to_string).collect();
-        format!("{{{}}}", numbers.join(","))
-    };
-    received.iter().map(|(stream, ranges)| (stream.as_str(), text(ranges))).unzip()
 }
 
 async fn insert_raw(

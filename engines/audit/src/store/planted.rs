@@ -29,7 +29,8 @@ pub struct Seedling {
 /// Where the tree has another size than `first`.
 pub async fn grow_tree(db: &Db, first: u64, leaves: &[LeafHash]) -> Result<(), DbError> {
     let mut tx = db.begin().await?;
-    tree::grow(&mut tx, first, leaves).await?;
+    let frontier = tree::frontier_in(&mut *tx).await?;
+    tree::grow(&mut tx, frontier, first, leaves).await?;
     tx.commit().await
 }
 

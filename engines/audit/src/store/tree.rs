@@ -12,13 +12,17 @@ use crate::domain::tile::{Additions, Tile, filled, tiles_for};
 
 const HASH: usize = 32;
 
-/// Grows the tree by leaves, of which `first` is the index of the first. A fixed number of statements, whatever their
-/// number.
+/// Grows the tree whose right edge is `frontier` by leaves, of which `first` is the index of the first. One statement,
+/// whatever their number.
 ///
 /// # Errors
 /// [`DbError::Corrupt`] where the tree is not of that size, or a tile is not as wide as it must be.
-pub async fn grow(tx: &mut PgConnection, first: u64, leaves: &[LeafHash]) -> Result<(), DbError> {
-    let mut frontier = frontier_in(&mut *tx).await?;
+pub async fn grow(
+    tx: &mut PgConnection,
+    mut frontier: Frontier,
+    first: u64,
+    leaves: &[LeafHash],
+) -> Result<(), DbError> {
     if frontier.size() != first {
         let size = frontier.size();
         return Err(DbError::corrupt(format!("the tree has {size} leaves where the ledger has {first}")));
@@ -27,14 +31,37 @@ pub async fn grow(tx: &mut PgConnection, first: u64, leaves: &[LeafHash]) -> Res
     for leaf in leaves {
         frontier.append(*leaf, |node, hash| added.add(node, hash));
     }
+    // Tiles that had hashes before are at most one per level.
     let (grown, new): (Vec<_>, Vec<_>) = added.iter().partition(|(_, place, _)| *place > 0);
-    widen(&mut *tx, &grown).await?;
-    insert(&mut *tx, &new).await?;
-    sqlx::query("UPDATE tree_head SET size = $1, frontier = $2")
-        .bind(frontier.size() as i64)
-        .bind(frontier.hashes().concat())
-        .execute(tx)
-        .await?;
+    let places: Vec<i32> = grown.iter().map(|(_, place, _)| *place as i32).collect();
+    let (levels, numbers, hashes) = columns(&grown);
+    let (new_levels, new_numbers, new_hashes) = columns(&new);
+    let widened: i64 = sqlx::query_scalar(
+        "WITH widened AS (
+             UPDATE tile SET hashes = tile.hashes || t.hashes
+             FROM UNNEST($1::smallint[], $2::bigint[], $3::bytea[], $4::int[]) AS t (level, number, hashes, place)
+             WHERE tile.level = t.level AND tile.number = t.number AND octet_length(tile.hashes) = t.place * 32
+             RETURNING 1
+         ), added AS (
+             INSERT INTO tile (level, number, hashes)
+             SELECT * FROM UNNEST($5::smallint[], $6::bigint[], $7::bytea[]) AS t (level, number, hashes)
+         )
+         UPDATE tree_head SET size = $8, frontier = $9 RETURNING (SELECT count(*) FROM widened)",
+    )
+    .bind(levels)
+    .bind(numbers)
+    .bind(hashes)
+    .bind(places)
+    .bind(new_levels)
+    .bind(new_numbers)
+    .bind(new_hashes)
+    .bind(frontier.size() as i64)
+    .bind(frontier.hashes().concat())
+    .fetch_one(tx)
+    .await?;
+    if widened != grown.len() as i64 {
+        return Err(DbError::corrupt("a tile does not have the hashes that the tree had"));
+    }
     Ok(())
 }
 
@@ -46,52 +73,16 @@ fn columns(tiles: &[Grown<'_>]) -> (Vec<i16>, Vec<i64>, Vec<Vec<u8>>) {
     (levels, numbers, tiles.iter().map(|(_, _, hashes)| hashes.concat()).collect())
 }
 
-/// Tiles that had hashes before: one per level at most.
-async fn widen(tx: &mut PgConnection, tiles: &[Grown<'_>]) -> Result<(), DbError> {
-    if tiles.is_empty() {
-        return Ok(());
-    }
-    let (levels, numbers, hashes) = columns(tiles);
-    let places: Vec<i32> = tiles.iter().map(|(_, place, _)| *place as i32).collect();
-    let widened = sqlx::query(
-        "UPDATE tile SET hashes = tile.hashes || t.hashes
-         FROM UNNEST($1::smallint[], $2::bigint[], $3::int[], $4::bytea[]) AS t (level, number, place, hashes)
-         WHERE tile.level = t.level AND tile.number = t.number AND octet_length(tile.hashes) = t.place * 32",
-    )
-    .bind(levels)
-    .bind(numbers)
-    .bind(places)
-    .bind(hashes)
-    .execute(tx)
-    .await?
-    .rows_affected();
-    if widened != tiles.len() as u64 {
-        return Err(DbError::corrupt("a tile does not have the hashes that the tree had"));
-    }
-    Ok(())
-}
-
-async fn insert(tx: &mut PgConnection, tiles: &[Grown<'_>]) -> Result<(), DbError> {
-    if tiles.is_empty() {
-        return Ok(());
-    }
-    let (levels, numbers, hashes) = columns(tiles);
-    sqlx::query(
-        "INSERT INTO tile (level, number, hashes)
-         SELECT * FROM UNNEST($1::smallint[], $2::bigint[], $3::bytea[]) AS t (level, number, hashes)",
-    )
-    .bind(levels)
-    .bind(numbers)
-    .bind(hashes)
-    .execute(tx)
-    .await?;
-    Ok(())
-}
-
-async fn frontier_in(from: impl PgExecutor<'_>) -> Result<Frontier, DbError> {
+/// The right edge of the tree, as it is kept.
+pub(super) async fn frontier_in(from: impl PgExecutor<'_>) -> Result<Frontier, DbError> {
     let (size, bytes): (i64, Vec<u8>) = sqlx::query_as("SELECT size, frontier FROM tree_head").fetch_one(from).await?;
+    frontier_of(size, &bytes)
+}
+
+/// A right edge out of its columns.
+pub(super) fn frontier_of(size: i64, bytes: &[u8]) -> Result<Frontier, DbError> {
     let size = u64::try_from(size).map_err(DbError::corrupt)?;
-    Frontier::new(size, hashes_of(&bytes)?).ok_or_else(|| DbError::corrupt("the tree's frontier is not of its size"))
+    Frontier::new(size, hashes_of(bytes)?).ok_or_else(|| DbError::corrupt("the tree's frontier is not of its size"))
 }
 
 pub(super) fn hashes_of(bytes: &[u8]) -> Result<Vec<Hash>, DbError> {

@@ -112,7 +112,7 @@ pub fn netted_events(id: NettingSetId, set: &NettingSet) -> Vec<(WindowId, Event
 /// # Errors
 /// A total that cannot be one, or a sum that is out of range.
 pub fn totals(pairs: &[PairTotal]) -> Result<(u64, Minor, BTreeMap<ParticipantId, Minor>), NettingError> {
-    let sums = Sums::of(pairs, |_, _, _| {})?;
+    let sums = Sums::of(pairs, Roll::of_payers(pairs), |_, _, _| {})?;
     Ok((sums.count, sums.gross, sums.positions))
 }
 
@@ -121,8 +121,9 @@ pub fn totals(pairs: &[PairTotal]) -> Result<(u64, Minor, BTreeMap<ParticipantId
 /// # Errors
 /// A total that cannot be one, or a sum that is out of range: nothing wraps and nothing is cut.
 pub fn net(currency: Currency, windows: BTreeSet<WindowId>, pairs: &[PairTotal]) -> Result<NettingSet, NettingError> {
-    let mut offsets = Offsets::default();
-    let Sums { count, gross, positions } = Sums::of(pairs, |from, to, amount| offsets.add(from, to, amount))?;
+    let roll = Roll::of_payers(pairs);
+    let mut offsets = Offsets::among(roll.participants.len());
+    let Sums { count, gross, positions } = Sums::of(pairs, roll, |from, to, amount| offsets.add(from, to, amount))?;
     let bilateral = offsets.bilateral()?;
     let moved = Minor::sum(positions.values().copied().filter(|net| net.is_positive()))?;
     let debtors = positions.iter().filter(|(_, net)| net.is_negative());
@@ -188,8 +189,7 @@ impl Sums {
     ///
     /// Sums are kept in 128 bits and their range is looked at in the end: 10^11 amounts of the largest size, more than
     /// any memory holds, stay inside.
-    fn of(pairs: &[PairTotal], mut each: impl FnMut(u32, u32, i128)) -> Result<Self, NettingError> {
-        let mut roll = Roll::of_payers(pairs);
+    fn of(pairs: &[PairTotal], mut roll: Roll, mut each: impl FnMut(u32, u32, i128)) -> Result<Self, NettingError> {
         let mut net = vec![0i128; roll.participants.len()];
         let (mut count, mut gross) = (0u64, 0i128);
         // Totals come grouped by payer, and sorted by payee within.
@@ -274,13 +274,12 @@ enum Offsets {
     List(Vec<(u64, i128)>),
 }
 
-impl Default for Offsets {
-    fn default() -> Self {
-        Self::Cells(Vec::new())
-    }
-}
-
 impl Offsets {
+    /// Room for all who pay; those who are only paid come behind.
+    fn among(payers: usize) -> Self {
+        Self::Cells(vec![0; cells_below(payers.min(DENSE) as u32)])
+    }
+
     fn add(&mut self, from: u32, to: u32, amount: i128) {
         let (low, high, owed) = if from < to { (from, to, amount) } else { (to, from, -amount) };
         if high as usize >= DENSE {

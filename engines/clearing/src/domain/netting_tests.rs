@@ -181,9 +181,11 @@ proptest! {
     /// Pairs are offset the same in a table and by sorting.
     #[test]
     fn both_ways_of_offsetting_agree(pairs in some_pairs(9)) {
-        let (mut table, mut list, mut half) = (Offsets::default(), Offsets::List(Vec::new()), Offsets::default());
+        let roll = Roll::of_payers(&pairs);
+        let (mut table, mut half) = (Offsets::among(roll.participants.len()), Offsets::among(0));
+        let mut list = Offsets::List(Vec::new());
         let mut seen = 0;
-        Sums::of(&pairs, |from, to, amount| {
+        Sums::of(&pairs, roll, |from, to, amount| {
             table.add(from, to, amount);
             list.add(from, to, amount);
             half.add(from, to, amount);

@@ -116,18 +116,31 @@ pub(crate) async fn store(
     consumer: &str,
     received: &BTreeMap<String, Ranges>,
 ) -> Result<(), DbError> {
-    for (producer, ranges) in received {
-        sqlx::query(
-            "INSERT INTO received (consumer, producer, ranges) VALUES ($1, $2, $3)
-             ON CONFLICT (consumer, producer) DO UPDATE SET ranges = EXCLUDED.ranges",
-        )
-        .bind(consumer)
-        .bind(producer)
-        .bind(ranges.to_pairs())
-        .execute(&mut *tx)
-        .await?;
+    if received.is_empty() {
+        return Ok(());
     }
+    let (producers, ranges) = texts(received);
+    sqlx::query(
+        "INSERT INTO received (consumer, producer, ranges)
+         SELECT $1, r.producer, r.ranges::bigint[] FROM UNNEST($2::text[], $3::text[]) AS r (producer, ranges)
+         ON CONFLICT (consumer, producer) DO UPDATE SET ranges = EXCLUDED.ranges",
+    )
+    .bind(consumer)
+    .bind(producers)
+    .bind(ranges)
+    .execute(tx)
+    .await?;
     Ok(())
+}
+
+/// Ranges by what they are of, as columns of one statement: arrays of different lengths cannot travel in one array, their
+/// texts can.
+pub fn texts(received: &BTreeMap<String, Ranges>) -> (Vec<&str>, Vec<String>) {
+    let text = |ranges: &Ranges| {
+        let numbers: Vec<String> = ranges.to_pairs().iter().map(i64::to_string).collect();
+        format!("{{{}}}", numbers.join(","))
+    };
+    received.iter().map(|(name, ranges)| (name.as_str(), text(ranges))).unzip()
 }
 
 /// Adds a number of a producer; `false` where it was there already.
