@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use deltran_events::data::audit::DeadLetterRecorded;
 use deltran_kernel::{Clock, Timestamp};
-use deltran_messaging::{ApplyError, Delivery, Handler, Outgoing};
+use deltran_messaging::{ApplyError, Delivery, Handler, Outgoing, Prepared};
 use deltran_runtime::EngineContext;
 use deltran_runtime::metrics::Metrics;
 use sha2::{Digest, Sha256};
@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use crate::NAME;
 use crate::domain::advisory;
 use crate::domain::letter::Origin;
-use crate::domain::sequence::Arrival;
+use crate::domain::sequence::{Arrival, leaf_of};
 use crate::store::{Appended, Letters, NewLetter, append, ensure_partitions};
 
 /// Days for which partitions are made, that of today included.
@@ -30,6 +30,8 @@ pub struct Sequencer {
     clock: Arc<dyn Clock>,
     metrics: Metrics,
     appended: Arc<Notify>,
+    /// Leaves of one transaction at most.
+    batch: usize,
     /// The last day (since 1970) whose partitions are known to be there.
     partitioned: AtomicI64,
     /// What the transaction under way did.
@@ -38,8 +40,9 @@ pub struct Sequencer {
 
 impl Sequencer {
     /// A sequencer; `appended` is told of every commit.
-    pub fn new(context: &EngineContext, appended: Arc<Notify>) -> Self {
+    pub fn new(context: &EngineContext, batch: usize, appended: Arc<Notify>) -> Self {
         Self {
+            batch,
             clock: context.clock.clone(),
             metrics: context.metrics.clone(),
             appended,
@@ -66,6 +69,14 @@ impl Handler for Sequencer {
         let done = append(tx, &arrivals, now).await?;
         *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((today, done));
         Ok(Vec::new())
+    }
+
+    fn prepare(&self, delivery: &Delivery) -> Option<Prepared> {
+        Some(Arc::new(leaf_of(delivery)))
+    }
+
+    fn batch(&self) -> Option<usize> {
+        Some(self.batch)
     }
 
     fn committed(&self) {

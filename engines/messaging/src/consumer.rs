@@ -27,7 +27,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::broker::{Broker, BrokerError};
-use crate::delivery::Delivery;
+use crate::delivery::{Delivery, Prepared};
 use crate::outbox::{Outbox, Outgoing};
 pub use received::{received, texts, to_ranges};
 use work::Batch;
@@ -80,6 +80,17 @@ pub trait Handler: Send + Sync + 'static {
 
     /// Called after COMMIT, to wake what waits for the effects.
     fn committed(&self) {}
+
+    /// What it makes of a message where messages are read, beside the batch before, so that [`Handler::apply`] has less to do
+    /// in its transaction. A message that is tried again may come without.
+    fn prepare(&self, _delivery: &Delivery) -> Option<Prepared> {
+        None
+    }
+
+    /// Messages of one transaction at most, where they are to be other than configured for all consumers.
+    fn batch(&self) -> Option<usize> {
+        None
+    }
 
     /// Whether this handler takes every message: invalid ones and duplicates too.
     fn raw(&self) -> bool {
@@ -141,6 +152,11 @@ impl Consumer {
             .await;
     }
 
+    /// Messages of a batch.
+    fn most(&self) -> usize {
+        self.handler.batch().unwrap_or(self.context.config.messaging.consumer_batch)
+    }
+
     fn part(&self) -> String {
         format!("{}.{}", self.context.engine, self.spec.name)
     }
@@ -186,7 +202,7 @@ impl Consumer {
         }
         consumer
             .stream()
-            .max_messages_per_batch(self.context.config.messaging.consumer_batch)
+            .max_messages_per_batch(self.most())
             .heartbeat(REQUEST / 2)
             .expires(REQUEST)
             .messages()
@@ -202,7 +218,7 @@ impl Consumer {
         epoch: &Epoch,
         term: &CancellationToken,
     ) -> Step {
-        let mut batches = messages.ready_chunks(self.context.config.messaging.consumer_batch);
+        let mut batches = messages.ready_chunks(self.most());
         if !self.spec.strict {
             // Deliveries are counted: nothing waits here while what came before it is tried again.
             while let Some((batch, whole)) = self.next(&mut batches, term).await {

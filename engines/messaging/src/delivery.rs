@@ -1,5 +1,6 @@
 //! A received message, decoded as far as it goes.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -11,6 +12,9 @@ use serde_json::Value;
 
 use crate::broker::BrokerError;
 use crate::decoder::{Decoded, Decoder};
+
+/// What a handler made of a message ahead, in the handler's own type.
+pub type Prepared = Arc<dyn Any + Send + Sync>;
 
 /// A message as a consumer gets it.
 #[derive(Debug, Clone)]
@@ -35,6 +39,8 @@ pub struct Delivery {
     pub headers: BTreeMap<String, String>,
     /// Whether this consumer had received it before. Only raw consumers see such deliveries.
     pub duplicate: bool,
+    /// What its handler made of it when it was read: see [`Handler::prepare`](crate::Handler::prepare).
+    pub prepared: Option<Prepared>,
 }
 
 impl Delivery {
@@ -64,6 +70,7 @@ impl Delivery {
             producer,
             headers,
             duplicate: false,
+            prepared: None,
         })
     }
 

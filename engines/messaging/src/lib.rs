@@ -24,7 +24,7 @@ pub mod watch;
 pub use broker::{Broker, BrokerError};
 pub use consumer::{ApplyError, Consumer, Handler, received};
 pub use decoder::{Decoded, Decoder};
-pub use delivery::{Delivery, producer_of};
+pub use delivery::{Delivery, Prepared, producer_of};
 pub use door::{Door, DoorTx};
 pub use outbox::{Outbox, Outgoing};
 pub use relay::Relay;

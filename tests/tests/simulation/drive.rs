@@ -270,6 +270,7 @@ impl World {
                 producer: Some(message.producer.clone()),
                 headers: BTreeMap::new(),
                 duplicate,
+                prepared: None,
             };
             deliveries.push((delivery, message));
         }

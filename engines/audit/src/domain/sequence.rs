@@ -1,14 +1,13 @@
 //! What becomes a leaf: each event once, and whatever contradicts an earlier leaf besides.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
-use bytes::Bytes;
 use deltran_messaging::Delivery;
 use deltran_messaging::ranges::Ranges;
 use uuid::Uuid;
 
-use super::leaf::{Decoded, Leaf, LeafHash, leaf_hash};
-use super::wrapper::{is_line, stored_subject, wrap};
+use super::leaf::{Leaf, LeafHash};
 
 /// The stream in which all events meet.
 pub const AUDIT: &str = "AUDIT";
@@ -16,12 +15,8 @@ pub const AUDIT: &str = "AUDIT";
 /// A message on its way into the ledger.
 #[derive(Debug, Clone)]
 pub struct Arrival<'a> {
-    /// The subject it was published on.
-    pub subject: &'a str,
-    /// Its bytes.
-    pub payload: &'a Bytes,
-    /// What the decoder made of them.
-    pub decoded: &'a Decoded,
+    /// The leaf that it would be.
+    pub leaf: Arc<Leaf>,
     /// Producer and number under which it counts.
     pub producer: Option<&'a (String, u64)>,
     /// Whether its producer's number was received before.
@@ -32,12 +27,17 @@ pub struct Arrival<'a> {
     pub read: (&'a str, u64),
 }
 
+/// The leaf that a message would be.
+pub fn leaf_of(delivery: &Delivery) -> Leaf {
+    Leaf::of(&delivery.subject, &delivery.payload, &delivery.envelope, delivery.producer.as_ref())
+}
+
 impl<'a> From<&'a Delivery> for Arrival<'a> {
+    /// With the leaf that was made when it was read, where there is one.
     fn from(delivery: &'a Delivery) -> Self {
+        let prepared = delivery.prepared.clone().and_then(|prepared| prepared.downcast::<Leaf>().ok());
         Self {
-            subject: &delivery.subject,
-            payload: &delivery.payload,
-            decoded: &delivery.envelope,
+            leaf: prepared.unwrap_or_else(|| Arc::new(leaf_of(delivery))),
             producer: delivery.producer.as_ref(),
             duplicate: delivery.duplicate,
             origin: (&delivery.origin.0, delivery.origin.1),
@@ -50,7 +50,7 @@ impl Arrival<'_> {
     /// Where it was stored first. What was published to the meeting stream itself has its origin there,
     /// whatever its headers say; and only the platform's streams count as origins.
     pub fn origin(&self) -> (&str, u64) {
-        let own = self.subject.starts_with("events.audit.");
+        let own = self.leaf.subject.starts_with("events.audit.");
         let known = deltran_events::Domain::of_stream(self.origin.0).is_some();
         let countable = (1..=i64::MAX as u64).contains(&self.origin.1);
         if !own && known && countable { self.origin } else { self.read }
@@ -62,11 +62,9 @@ impl Arrival<'_> {
         if self.producer.is_some() {
             return None;
         }
-        if is_line(self.payload) {
-            let id = Leaf::of(self.subject, self.payload, self.decoded, None).columns.event_id;
-            return Some((id.unwrap_or_default(), leaf_hash(self.payload), false));
-        }
-        Some((Uuid::nil(), leaf_hash(&wrap(&stored_subject(self.subject), self.payload)), true))
+        let wrapped = self.leaf.raw.is_some();
+        let id = self.leaf.columns.event_id.filter(|_| !wrapped);
+        Some((id.unwrap_or_default(), self.leaf.hash, wrapped))
     }
 }
 
@@ -88,7 +86,7 @@ pub struct Known {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Placed {
     /// The leaf.
-    pub leaf: Leaf,
+    pub leaf: Arc<Leaf>,
     /// Stream and sequence of origin.
     pub origin: (String, u64),
     /// The key it is known by, where it has no producer number.
@@ -97,7 +95,7 @@ pub struct Placed {
     pub conflict: bool,
 }
 
-/// The leaves of a batch, in order, each made when it is asked for: the database takes one in while the next is made.
+/// The leaves of a batch, in order.
 ///
 /// - A number that was not received before is a new leaf.
 /// - One that was, is a repetition where a leaf under that number has the same bytes; with other bytes it
@@ -127,7 +125,7 @@ struct Here<'a> {
 impl<'a> Here<'a> {
     /// The leaf of an arrival; none where it repeats what stands already.
     fn place(&mut self, arrival: &Arrival<'a>, known: &Known) -> Option<Placed> {
-        let leaf = Leaf::of(arrival.subject, arrival.payload, arrival.decoded, arrival.producer);
+        let leaf = arrival.leaf.clone();
         let key = arrival.unnumbered_key();
         let conflict = match (arrival.producer, &key) {
             (Some((producer, seq)), _) if arrival.duplicate => {
@@ -162,7 +160,7 @@ impl<'a> Here<'a> {
         let (stream, sequence) = arrival.origin();
         let conflicts = conflict.is_some();
         let leaf = match conflict {
-            Some(with) => leaf.conflicting(&with),
+            Some(with) => Arc::new(Arc::unwrap_or_clone(leaf).conflicting(&with)),
             None => leaf,
         };
         Some(Placed { leaf, origin: (stream.to_owned(), sequence), key, conflict: conflicts })
@@ -195,15 +193,16 @@ pub fn streams_of(arrivals: &[Arrival<'_>]) -> BTreeSet<String> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::leaf::leaf_hash;
     use super::super::leaf::tests::{SUBJECT, line};
+    use super::super::wrapper::wrap;
     use super::*;
+    use bytes::Bytes;
     use deltran_events::Envelope;
     use deltran_messaging::producer_of;
 
     struct Message {
-        subject: &'static str,
-        payload: Bytes,
-        decoded: Decoded,
+        leaf: Arc<Leaf>,
         producer: Option<(String, u64)>,
         duplicate: bool,
     }
@@ -212,22 +211,18 @@ mod tests {
         let payload = payload.into();
         let decoded = Envelope::decode(subject, &payload);
         let producer = producer_of(subject, &payload, decoded.as_ref().ok().map(|(e, _)| e));
-        Message { subject, payload, decoded, producer, duplicate }
+        Message { leaf: Arc::new(Leaf::of(subject, &payload, &decoded, producer.as_ref())), producer, duplicate }
     }
 
     fn arrivals(messages: &[Message]) -> Vec<Arrival<'_>> {
-        let arrival = |(n, m): (usize, &'_ Message)| -> (u64, usize) { (n as u64 + 1, m.payload.len()) };
-        messages
-            .iter()
-            .enumerate()
+        (1..)
+            .zip(messages)
             .map(|(n, m)| Arrival {
-                subject: m.subject,
-                payload: &m.payload,
-                decoded: &m.decoded,
+                leaf: m.leaf.clone(),
                 producer: m.producer.as_ref(),
                 duplicate: m.duplicate,
-                origin: ("REPORTING", arrival((n, m)).0 * 10),
-                read: (AUDIT, n as u64 + 1),
+                origin: ("REPORTING", n * 10),
+                read: (AUDIT, n),
             })
             .collect()
     }

@@ -20,8 +20,7 @@ const END: i16 = -1;
 /// The server works on a piece while the next one is written.
 const PIECE: usize = 128 * 1024;
 
-/// Inserts leaves from index `first` on, all recorded at one time; how many there were. Each is made when its row is
-/// written, so that the server takes rows in while the next ones are made.
+/// Inserts leaves from index `first` on, all recorded at one time; how many there were.
 pub(super) async fn insert(
     tx: &mut PgConnection,
     first: i64,

@@ -48,7 +48,7 @@ pub async fn plant(db: &Db, size: u64, at: Timestamp, seedlings: &[Seedling]) ->
     for seedling in seedlings {
         let decoded = Envelope::decode(&seedling.subject, &seedling.payload);
         let producer = producer_of(&seedling.subject, &seedling.payload, decoded.as_ref().ok().map(|(e, _)| e));
-        let leaf = Leaf::of(&seedling.subject, &seedling.payload, &decoded, producer.as_ref());
+        let leaf = std::sync::Arc::new(Leaf::of(&seedling.subject, &seedling.payload, &decoded, producer.as_ref()));
         let origin = ("AUDIT".to_owned(), seedling.index + 1);
         let index = i64::try_from(seedling.index).map_err(DbError::corrupt)?;
         let placed = Placed { leaf, origin, key: None, conflict: false };

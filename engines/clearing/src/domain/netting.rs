@@ -14,6 +14,8 @@ use sha2::{Digest, Sha256};
 
 /// Up to so many participants, pairs are offset in a table of all of them: 16 bytes a pair.
 const DENSE: usize = 1_500;
+/// Rows and columns of the table that are offset at once.
+const BLOCK: usize = 32;
 /// How far a payee stands from the one before, in rows that are sorted and have most of the pairs.
 const NEAR: usize = 4;
 
@@ -266,55 +268,68 @@ impl Roll {
     }
 }
 
-/// What is left of each pair when both ways are offset; plus is owed by the one with the lower number.
-enum Offsets {
-    /// A cell per pair, in the order of the higher number: the quickest while all of them fit.
-    Cells(Vec<i128>),
-    /// One entry per total, by both numbers, the lower first.
-    List(Vec<(u64, i128)>),
+/// What participants owe each other, to be offset pair by pair.
+struct Offsets {
+    /// Participants with a row and a column in the table.
+    side: usize,
+    /// What each of them, by row, owes each, by column. Rows come in their order, so that they are written from end to end.
+    table: Vec<i64>,
+    /// What is not in the table, by both numbers, the lower first; plus is owed by the one with the lower number.
+    list: Vec<(u64, i128)>,
 }
 
 impl Offsets {
-    /// Room for all who pay; those who are only paid come behind.
+    /// A table of all who pay, the quickest while it fits. Those who are only paid owe nobody: they stand in the list.
     fn among(payers: usize) -> Self {
-        Self::Cells(vec![0; cells_below(payers.min(DENSE) as u32)])
+        let side = if payers > DENSE { 0 } else { payers };
+        Self { side, table: vec![0; side * side], list: Vec::new() }
     }
 
     fn add(&mut self, from: u32, to: u32, amount: i128) {
+        let (row, column) = (from as usize, to as usize);
+        if row < self.side
+            && column < self.side
+            && let Ok(amount) = i64::try_from(amount)
+            && let Some(owed) = self.table[row * self.side + column].checked_add(amount)
+        {
+            self.table[row * self.side + column] = owed;
+            return;
+        }
         let (low, high, owed) = if from < to { (from, to, amount) } else { (to, from, -amount) };
-        if high as usize >= DENSE {
-            self.be_list();
-        }
-        match self {
-            Self::Cells(cells) => {
-                let place = cells_below(high) + low as usize;
-                if place >= cells.len() {
-                    cells.resize(cells_below(high + 1), 0);
-                }
-                cells[place] += owed;
-            }
-            Self::List(list) => list.push((pair_of(low, high), owed)),
-        }
+        self.list.push((pair_of(low, high), owed));
     }
 
-    /// Goes on as a list, where it is none.
-    fn be_list(&mut self) {
-        let Self::Cells(cells) = self else { return };
-        let pairs = (0u32..).flat_map(|high| (0..high).map(move |low| pair_of(low, high)));
-        *self = Self::List(pairs.zip(std::mem::take(cells)).filter(|(_, owed)| *owed != 0).collect());
+    /// What the table has of a pair, from whom to whom, taken out of it.
+    fn take(&mut self, low: usize, high: usize) -> i128 {
+        let mut take = |row: usize, column: usize| {
+            let cell = (row < self.side && column < self.side).then(|| &mut self.table[row * self.side + column]);
+            cell.map_or(0, |cell| i128::from(std::mem::take(cell)))
+        };
+        take(low, high) - take(high, low)
     }
 
-    fn bilateral(self) -> Result<Bilateral, NettingError> {
+    fn bilateral(mut self) -> Result<Bilateral, NettingError> {
         let (mut moved, mut legs) = (0i128, 0);
         let mut leg = |owed: i128| {
             moved += owed.abs();
             legs += u64::from(owed != 0);
         };
-        match self {
-            Self::Cells(cells) => cells.into_iter().for_each(leg),
-            Self::List(mut list) => {
-                list.sort_unstable_by_key(|(pair, _)| *pair);
-                list.chunk_by(|a, b| a.0 == b.0).for_each(|same| leg(same.iter().map(|(_, owed)| owed).sum()));
+        let mut list = std::mem::take(&mut self.list);
+        list.sort_unstable_by_key(|(pair, _)| *pair);
+        for same in list.chunk_by(|a, b| a.0 == b.0) {
+            let (low, high) = ((same[0].0 >> 32) as usize, (same[0].0 as u32) as usize);
+            leg(same.iter().map(|(_, owed)| owed).sum::<i128>() + self.take(low, high));
+        }
+        // Block by block, so that rows and columns of one stay in the nearest cache.
+        let starts = || (0..self.side).step_by(BLOCK);
+        for (rows, columns) in
+            starts().flat_map(|rows| starts().take_while(move |c| *c <= rows).map(move |c| (rows, c)))
+        {
+            for row in rows..(rows + BLOCK).min(self.side) {
+                for column in columns..(columns + BLOCK).min(row) {
+                    let owed = |row: usize, column: usize| i128::from(self.table[row * self.side + column]);
+                    leg(owed(row, column) - owed(column, row));
+                }
             }
         }
         Ok(Bilateral { moved: Minor::new(moved)?, legs })
@@ -324,12 +339,6 @@ impl Offsets {
 /// Both numbers of a pair as one, by which pairs are sorted.
 fn pair_of(low: u32, high: u32) -> u64 {
     u64::from(low) << 32 | u64::from(high)
-}
-
-/// Cells of the pairs whose higher number is below `number`.
-const fn cells_below(number: u32) -> usize {
-    let number = number as usize;
-    number * number.saturating_sub(1) / 2
 }
 
 /// Hashes participants. They are registered by an operator, so that nobody chooses ids that collide.

@@ -159,5 +159,6 @@ pub fn committed(seq: u64, payer: usize, payee: usize, amount: Money, at: Timest
         producer,
         headers: BTreeMap::new(),
         duplicate: false,
+        prepared: None,
     }
 }

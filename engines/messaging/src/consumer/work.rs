@@ -7,7 +7,7 @@ use async_nats::jetstream::{AckKind, Message};
 use deltran_runtime::lease::Epoch;
 use tokio_util::sync::CancellationToken;
 
-use super::{ApplyError, Consumer, Step, jittered, pause};
+use super::{ApplyError, Consumer, Handler, Step, jittered, pause};
 use crate::broker::BrokerError;
 use crate::dead_letter::{self, DeadLetter};
 use crate::decoder::Decoder;
@@ -37,7 +37,7 @@ impl Read {
         messages: &[Message],
         decoder: &Decoder,
         reads: Option<&'static [&'static str]>,
-        raw: bool,
+        handler: &dyn Handler,
     ) -> Result<Self, BrokerError> {
         let mut read = Self { deliveries: Vec::with_capacity(messages.len()), invalid: Vec::new(), unread: Vec::new() };
         for message in messages {
@@ -45,8 +45,9 @@ impl Read {
                 read.unread.extend(producer_of(&message.subject, &message.payload, None));
                 continue;
             }
-            let delivery = Delivery::read(message, decoder)?;
-            if raw || delivery.envelope.is_ok() {
+            let mut delivery = Delivery::read(message, decoder)?;
+            if handler.raw() || delivery.envelope.is_ok() {
+                delivery.prepared = handler.prepare(&delivery);
                 read.deliveries.push(delivery);
             } else {
                 read.invalid.push(delivery);
@@ -59,13 +60,16 @@ impl Read {
 impl Consumer {
     /// Decodes messages, many of them beside what else runs here. What cannot be read is told when it is applied.
     pub(super) async fn read(&self, messages: Vec<Message>) -> Batch {
-        let (reads, raw) = (self.handler.reads().await, self.handler.raw());
+        let reads = self.handler.reads().await;
         let messages = Arc::new(messages);
         let read = if messages.len() <= FEW {
-            Read::of(&messages, self.broker.decoder(), reads, raw).ok()
+            Read::of(&messages, self.broker.decoder(), reads, self.handler.as_ref()).ok()
         } else {
-            let (many, decoder) = (messages.clone(), self.broker.decoder().clone());
-            tokio::task::spawn_blocking(move || Read::of(&many, &decoder, reads, raw).ok()).await.ok().flatten()
+            let (many, decoder, handler) = (messages.clone(), self.broker.decoder().clone(), self.handler.clone());
+            tokio::task::spawn_blocking(move || Read::of(&many, &decoder, reads, handler.as_ref()).ok())
+                .await
+                .ok()
+                .flatten()
         };
         Batch { messages, read }
     }
@@ -175,7 +179,7 @@ impl Consumer {
     async fn apply(&self, messages: &[Message], read: Option<Read>, epoch: &Epoch) -> Step {
         let read = match read {
             Some(read) => Ok(read),
-            None => Read::of(messages, self.broker.decoder(), self.handler.reads().await, self.handler.raw()),
+            None => Read::of(messages, self.broker.decoder(), self.handler.reads().await, self.handler.as_ref()),
         };
         let Read { deliveries, invalid, unread } = match read {
             Ok(read) => read,

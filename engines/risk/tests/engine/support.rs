@@ -139,6 +139,7 @@ impl Place {
             producer,
             headers: BTreeMap::new(),
             duplicate: false,
+            prepared: None,
         }
     }
 
