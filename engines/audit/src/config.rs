@@ -14,8 +14,6 @@ pub struct Settings {
     pub key_files: Vec<String>,
     /// Verifier keys that signed earlier: checkpoints of theirs stay valid.
     pub earlier_keys: Vec<String>,
-    /// Events that one transaction appends at most, 1 to 20,000.
-    pub append_batch: u32,
     /// Milliseconds between two checkpoints at the least, 1,000 to 3,600,000.
     pub checkpoint_ms: u32,
     /// A folder outside the database where published checkpoints are written too. None where empty.
@@ -54,7 +52,6 @@ impl Default for Settings {
         Self {
             key_files: Vec::new(),
             earlier_keys: Vec::new(),
-            append_batch: 5000,
             checkpoint_ms: 1000,
             publish_directory: String::new(),
             retention_days: 180,
@@ -80,10 +77,7 @@ impl Settings {
     /// Names the key where its value is out of range, or does not fit another one.
     pub fn checked(self) -> Result<Self, BootError> {
         let (pause, days, minutes) = (self.checkpoint_ms, self.retention_days, self.reconcile_minutes);
-        let batch = self.append_batch;
-        let problem = if !(1..=20_000).contains(&batch) {
-            format!("audit.append_batch = {batch} is out of range: it takes 1 to 20000")
-        } else if !(1000..=3_600_000).contains(&pause) {
+        let problem = if !(1000..=3_600_000).contains(&pause) {
             format!("audit.checkpoint_ms = {pause} is out of range: it takes 1000 to 3600000")
         } else if !(1..=36_500).contains(&days) {
             format!("audit.retention_days = {days} is out of range: it takes 1 to 36500")

@@ -30,8 +30,6 @@ pub struct Sequencer {
     clock: Arc<dyn Clock>,
     metrics: Metrics,
     appended: Arc<Notify>,
-    /// Leaves of one transaction at most.
-    batch: usize,
     /// The last day (since 1970) whose partitions are known to be there.
     partitioned: AtomicI64,
     /// What the transaction under way did.
@@ -40,9 +38,8 @@ pub struct Sequencer {
 
 impl Sequencer {
     /// A sequencer; `appended` is told of every commit.
-    pub fn new(context: &EngineContext, batch: usize, appended: Arc<Notify>) -> Self {
+    pub fn new(context: &EngineContext, appended: Arc<Notify>) -> Self {
         Self {
-            batch,
             clock: context.clock.clone(),
             metrics: context.metrics.clone(),
             appended,
@@ -73,10 +70,6 @@ impl Handler for Sequencer {
 
     fn prepare(&self, delivery: &Delivery) -> Option<Prepared> {
         Some(Arc::new(leaf_of(delivery)))
-    }
-
-    fn batch(&self) -> Option<usize> {
-        Some(self.batch)
     }
 
     fn committed(&self) {

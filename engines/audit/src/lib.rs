@@ -71,7 +71,7 @@ pub fn engine(context: EngineContext, broker: Broker, outbox: Outbox) -> Result<
     let consumer = |spec: &'static ConsumerSpec, handler: Arc<dyn Handler>| {
         Consumer::new(context.clone(), broker.clone(), outbox.clone(), spec, handler)
     };
-    let sequencer = consume::Sequencer::new(&context, settings.append_batch as usize, appended.clone());
+    let sequencer = consume::Sequencer::new(&context, appended.clone());
     let ledger = consumer(spec("AUDIT", store::CONSUMER)?, Arc::new(sequencer));
     let letters =
         consumer(spec("DEADLETTERS", "dead_letters_audit")?, Arc::new(consume::LetterRecorder::new(&context)));

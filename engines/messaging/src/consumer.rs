@@ -87,11 +87,6 @@ pub trait Handler: Send + Sync + 'static {
         None
     }
 
-    /// Messages of one transaction at most, where they are to be other than configured for all consumers.
-    fn batch(&self) -> Option<usize> {
-        None
-    }
-
     /// Whether this handler takes every message: invalid ones and duplicates too.
     fn raw(&self) -> bool {
         false
@@ -152,11 +147,6 @@ impl Consumer {
             .await;
     }
 
-    /// Messages of a batch.
-    fn most(&self) -> usize {
-        self.handler.batch().unwrap_or(self.context.config.messaging.consumer_batch)
-    }
-
     fn part(&self) -> String {
         format!("{}.{}", self.context.engine, self.spec.name)
     }
@@ -202,7 +192,7 @@ impl Consumer {
         }
         consumer
             .stream()
-            .max_messages_per_batch(self.most())
+            .max_messages_per_batch(self.context.config.messaging.consumer_batch)
             .heartbeat(REQUEST / 2)
             .expires(REQUEST)
             .messages()
@@ -218,7 +208,7 @@ impl Consumer {
         epoch: &Epoch,
         term: &CancellationToken,
     ) -> Step {
-        let mut batches = messages.ready_chunks(self.most());
+        let mut batches = messages.ready_chunks(self.context.config.messaging.consumer_batch);
         if !self.spec.strict {
             // Deliveries are counted: nothing waits here while what came before it is tried again.
             while let Some((batch, whole)) = self.next(&mut batches, term).await {

@@ -107,7 +107,7 @@ impl Place {
     }
 
     pub fn sequencer(&self) -> Sequencer {
-        Sequencer::new(&self.context, 2_000, Arc::new(Notify::new()))
+        Sequencer::new(&self.context, Arc::new(Notify::new()))
     }
 
     pub fn ledger(&self) -> Ledger {

@@ -233,6 +233,17 @@ impl Sums {
     }
 }
 
+/// How many totals at the beginning have one payer, where they come grouped by payer. Steps double until they reach
+/// another one; most totals are not looked at.
+fn same_payer(pairs: &[PairTotal]) -> usize {
+    let is_same = |pair: &PairTotal| pair.payer == pairs[0].payer;
+    let mut step = 1;
+    while pairs.get(step).is_some_and(is_same) {
+        step *= 2;
+    }
+    step / 2 + pairs[step / 2..step.min(pairs.len())].partition_point(is_same)
+}
+
 /// Participants as dense numbers: those who pay in their order, then those who are only paid.
 struct Roll {
     participants: Vec<ParticipantId>,
@@ -240,12 +251,12 @@ struct Roll {
 }
 
 impl Roll {
-    fn of_payers(pairs: &[PairTotal]) -> Self {
+    /// Those who pay, where totals come grouped by payer. Of others some are missed, and get their numbers later.
+    fn of_payers(mut pairs: &[PairTotal]) -> Self {
         let mut participants: Vec<ParticipantId> = Vec::new();
-        for pair in pairs {
-            if participants.last() != Some(&pair.payer) {
-                participants.push(pair.payer);
-            }
+        while let Some(first) = pairs.first() {
+            participants.push(first.payer);
+            pairs = &pairs[same_payer(pairs)..];
         }
         participants.sort_unstable();
         participants.dedup();
@@ -254,6 +265,7 @@ impl Roll {
     }
 
     /// The number of a participant, looked for behind `near` first.
+    #[inline]
     fn number(&mut self, participant: ParticipantId, near: u32) -> u32 {
         let mut behind = self.participants.iter().skip(near as usize).take(NEAR);
         if let Some(steps) = behind.position(|other| *other == participant) {
