@@ -214,9 +214,7 @@ impl Sums {
                 }
             };
             to = roll.number(payee, to);
-            if to as usize == net.len() {
-                net.push(0);
-            }
+            net.resize(roll.participants.len(), 0);
             let amount = pair.gross.units();
             paid += amount;
             net[to as usize] += amount;

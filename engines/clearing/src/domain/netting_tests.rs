@@ -125,6 +125,18 @@ fn the_digest_covers_every_part_of_the_content() {
 }
 
 /// Arbitrary pair totals among `banks` participants, with repeated pairs.
+/// Who pays in between the totals of another is not found before, and counts all the same.
+#[test]
+fn totals_that_are_not_grouped_are_netted_as_well() {
+    let owes = |payer, payee| PairTotal { payer: numbered(payer), payee: numbered(payee), count: 1, gross: minor(5) };
+    let pairs = [owes(0, 2), owes(0, 2), owes(0, 2), owes(1, 2), owes(0, 2), owes(2, 1)];
+    let set = set_of(&pairs);
+    let positions: Vec<i128> = set.positions.values().map(|net| net.units()).collect();
+    assert_eq!(positions, [-20, 0, 20]);
+    assert_eq!((set.count, set.moved.units()), (6, 20));
+    assert_eq!((set.bilateral.moved.units(), set.bilateral.legs), (20, 1));
+}
+
 fn some_pairs(banks: usize) -> impl Strategy<Value = Vec<PairTotal>> {
     prop::collection::vec((0..banks, 1..banks, 1i128..1_000_000, 1u64..9), 0..120).prop_map(move |rows| {
         rows.into_iter()
