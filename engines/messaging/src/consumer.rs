@@ -82,7 +82,7 @@ pub trait Handler: Send + Sync + 'static {
     fn committed(&self) {}
 
     /// What it makes of a message where messages are read, beside the batch before, so that [`Handler::apply`] has less to do
-    /// in its transaction. A message that is tried again may come without.
+    /// in its transaction.
     fn prepare(&self, _delivery: &Delivery) -> Option<Prepared> {
         None
     }

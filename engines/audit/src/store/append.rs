@@ -45,18 +45,24 @@ pub async fn append(tx: &mut PgConnection, arrivals: &[Arrival<'_>], now: Timest
     let known = known(&mut *tx, arrivals, recorded_at).await?;
     let mut received = received(&mut *tx, streams_of(arrivals).into_iter().collect()).await?;
     note_positions(arrivals, &mut received);
+    note_received(&mut *tx, &received).await?;
     let mut new = New::default();
     let leaves = sequence(arrivals, &known).inspect(|placed| new.count(placed));
     let leaves = super::leaves::insert(&mut *tx, head.size as i64, recorded_at, leaves).await?;
     let appended =
         Appended { leaves, conflicts: new.conflicts, size: head.size + leaves, invalid: head.invalid + new.invalid };
     if leaves == 0 {
-        note_received(tx, &received).await?;
         return Ok(appended);
     }
     insert_raw(&mut *tx, head.size as i64, recorded_at, &new.raw).await?;
     super::tree::grow(&mut *tx, head.frontier, head.size, &new.hashes).await?;
-    grow_head(tx, &appended, recorded_at, &received).await?;
+    sqlx::query("UPDATE log_head SET size = $1, recorded_at = $2, invalid = $3, conflicts = conflicts + $4")
+        .bind(appended.size as i64)
+        .bind(Instant(recorded_at))
+        .bind(appended.invalid as i64)
+        .bind(appended.conflicts as i64)
+        .execute(tx)
+        .await?;
     Ok(appended)
 }
 
@@ -83,33 +89,6 @@ impl Head {
             frontier: super::tree::frontier_of(tree, &frontier)?,
         })
     }
-}
-
-/// Notes what was received and where the ledger ends now, with one statement.
-async fn grow_head(
-    tx: &mut PgConnection,
-    appended: &Appended,
-    recorded_at: Timestamp,
-    received: &BTreeMap<String, Ranges>,
-) -> Result<(), DbError> {
-    let (streams, ranges) = texts(received);
-    sqlx::query(
-        "WITH noted AS (
-             INSERT INTO stream_received (stream, ranges)
-             SELECT r.stream, r.ranges::bigint[] FROM UNNEST($1::text[], $2::text[]) AS r (stream, ranges)
-             ON CONFLICT (stream) DO UPDATE SET ranges = EXCLUDED.ranges
-         )
-         UPDATE log_head SET size = $3, recorded_at = $4, invalid = $5, conflicts = conflicts + $6",
-    )
-    .bind(streams)
-    .bind(ranges)
-    .bind(appended.size as i64)
-    .bind(Instant(recorded_at))
-    .bind(appended.invalid as i64)
-    .bind(appended.conflicts as i64)
-    .execute(tx)
-    .await?;
-    Ok(())
 }
 
 /// What the leaves of a batch leave behind for the tables beside theirs.

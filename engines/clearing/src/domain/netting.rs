@@ -296,25 +296,25 @@ impl Offsets {
     }
 
     fn add(&mut self, from: u32, to: u32, amount: i128) {
-        let (row, column) = (from as usize, to as usize);
-        if row < self.side
-            && column < self.side
+        if let Some(cell) = self.cell(from as usize, to as usize)
             && let Ok(amount) = i64::try_from(amount)
-            && let Some(owed) = self.table[row * self.side + column].checked_add(amount)
+            && let Some(owed) = cell.checked_add(amount)
         {
-            self.table[row * self.side + column] = owed;
+            *cell = owed;
             return;
         }
         let (low, high, owed) = if from < to { (from, to, amount) } else { (to, from, -amount) };
         self.list.push((pair_of(low, high), owed));
     }
 
+    /// What one owes another, where both stand in the table.
+    fn cell(&mut self, from: usize, to: usize) -> Option<&mut i64> {
+        (from < self.side && to < self.side).then(|| &mut self.table[from * self.side + to])
+    }
+
     /// What the table has of a pair, from whom to whom, taken out of it.
     fn take(&mut self, low: usize, high: usize) -> i128 {
-        let mut take = |row: usize, column: usize| {
-            let cell = (row < self.side && column < self.side).then(|| &mut self.table[row * self.side + column]);
-            cell.map_or(0, |cell| i128::from(std::mem::take(cell)))
-        };
+        let mut take = |from, to| self.cell(from, to).map_or(0, |cell| i128::from(std::mem::take(cell)));
         take(low, high) - take(high, low)
     }
 
