@@ -20,7 +20,7 @@ pub struct Decoder(Arc<Mutex<Memory>>);
 struct Memory {
     /// Consumers of events at present.
     readers: usize,
-    known: HashMap<String, Known>,
+    known: HashMap<String, Arc<Known>>,
     order: VecDeque<String>,
 }
 
@@ -29,6 +29,21 @@ struct Known {
     subject: String,
     payload: Bytes,
     decoded: Arc<Decoded>,
+}
+
+impl Memory {
+    /// Remembers a message, where anybody may ask for it; returns what it forgets for that.
+    fn put(&mut self, id: &str, known: Arc<Known>) -> [Option<Arc<Known>>; 2] {
+        if self.readers < 2 {
+            return [Some(known), None];
+        }
+        let replaced = self.known.insert(id.to_owned(), known);
+        if replaced.is_none() {
+            self.order.push_back(id.to_owned());
+        }
+        let oldest = (self.order.len() > REMEMBERED).then(|| self.order.pop_front()).flatten();
+        [replaced, oldest.and_then(|oldest| self.known.remove(&oldest))]
+    }
 }
 
 /// A consumer of events, as long as it reads.
@@ -66,27 +81,19 @@ impl Decoder {
     }
 
     fn recall(&self, id: &str, subject: &str, payload: &Bytes) -> Option<Arc<Decoded>> {
-        let memory = self.memory();
-        let known = memory.known.get(id)?;
+        // Compared outside the lock, where nobody waits for it.
+        let known = self.memory().known.get(id).cloned()?;
         (known.payload == payload && known.subject == subject).then(|| known.decoded.clone())
     }
 
     fn remember(&self, id: &str, subject: &str, payload: &Bytes, decoded: &Arc<Decoded>) {
-        let mut memory = self.memory();
-        if memory.readers < 2 {
+        if self.memory().readers < 2 {
             return;
         }
         // A copy, since the buffer that it came in holds others as well.
         let payload = Bytes::copy_from_slice(payload);
-        let known = Known { subject: subject.to_owned(), payload, decoded: decoded.clone() };
-        if memory.known.insert(id.to_owned(), known).is_none() {
-            memory.order.push_back(id.to_owned());
-        }
-        if memory.order.len() > REMEMBERED
-            && let Some(oldest) = memory.order.pop_front()
-        {
-            memory.known.remove(&oldest);
-        }
+        let known = Arc::new(Known { subject: subject.to_owned(), payload, decoded: decoded.clone() });
+        let _forgotten_outside_the_lock = self.memory().put(id, known);
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {

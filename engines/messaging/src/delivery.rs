@@ -48,10 +48,8 @@ impl Delivery {
         let info = message.info().map_err(BrokerError::new)?;
         let subject = message.subject.to_string();
         let payload = message.payload.clone();
-        let id = message.headers.as_ref().and_then(|headers| headers.get(NATS_MESSAGE_ID));
-        let envelope = decoder.decode(id.map(|id| id.as_str()), &subject, &payload);
-        let valid = (*envelope).as_ref().ok().map(|(envelope, _)| envelope);
-        let producer = producer_of(&subject, &payload, valid);
+        let envelope = decode(message, decoder);
+        let producer = producer_of(&subject, &payload, valid(&envelope));
         let headers = if subject.starts_with("events.") { BTreeMap::new() } else { own_headers(message) };
         let origin = message
             .headers
@@ -98,6 +96,21 @@ impl Delivery {
             _ => false,
         }
     }
+}
+
+fn decode(message: &Message, decoder: &Decoder) -> Arc<Decoded> {
+    let id = message.headers.as_ref().and_then(|headers| headers.get(NATS_MESSAGE_ID));
+    decoder.decode(id.map(|id| id.as_str()), &message.subject, &message.payload)
+}
+
+fn valid(decoded: &Decoded) -> Option<&Envelope<Event>> {
+    decoded.as_ref().ok().map(|(envelope, _)| envelope)
+}
+
+/// Producer and number of a message of which nothing else is needed.
+pub(crate) fn producer_in(message: &Message, decoder: &Decoder) -> Option<(String, u64)> {
+    // What other consumers need is decoded already, or is now for them.
+    producer_of(&message.subject, &message.payload, valid(&decode(message, decoder)))
 }
 
 fn own_headers(message: &Message) -> BTreeMap<String, String> {

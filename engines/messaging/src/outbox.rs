@@ -201,6 +201,9 @@ impl Outbox {
 
     /// Writes encoded rows with one statement.
     pub async fn insert(tx: &mut PgConnection, rows: &[Row]) -> Result<(), DbError> {
+        if rows.is_empty() {
+            return Ok(());
+        }
         let seqs: Vec<i64> = rows.iter().map(|r| r.seq as i64).collect();
         let ids: Vec<uuid::Uuid> = rows.iter().map(|r| r.event_id.uuid()).collect();
         let subjects: Vec<&str> = rows.iter().map(|r| r.subject.as_str()).collect();

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::migrate::Migrator;
+use sqlx::pool::PoolConnectionMetadata;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgPool, PgPoolOptions};
 use sqlx::{Connection, Postgres};
 use tokio::time::Instant;
@@ -49,6 +50,9 @@ const RETRY: [&str; 2] = ["40001", "40P01"];
 /// Classes that mean that the server is not there: connection exceptions, operator intervention
 /// (shutdown, crash, still starting), insufficient resources, read-only while failing over.
 const AWAY: [&str; 4] = ["08", "57", "53", "25006"];
+
+/// So long a connection that has answered counts as one that answers.
+const BELIEVED: Duration = Duration::from_secs(1);
 
 impl From<sqlx::Error> for DbError {
     fn from(error: sqlx::Error) -> Self {
@@ -133,6 +137,8 @@ impl Db {
                 .max_connections(connections)
                 .acquire_timeout(options.acquire_timeout)
                 .max_lifetime(None)
+                .test_before_acquire(false)
+                .before_acquire(|connection, meta| Box::pin(is_alive(connection, meta)))
                 .connect_lazy_with(connect.clone())
         };
         let (pool, renewals, ended) = (pool(options.max_connections), pool(1), CancellationToken::new());
@@ -187,6 +193,14 @@ impl Db {
 /// The Postgres role of an engine.
 pub fn role_of(engine: &str) -> String {
     format!("deltran_{engine}")
+}
+
+/// A connection has answered when it was given back; whether it still does is asked of one that has been idle since.
+async fn is_alive(connection: &mut PgConnection, meta: PoolConnectionMetadata) -> sqlx::Result<bool> {
+    if meta.idle_for >= BELIEVED {
+        connection.ping().await?;
+    }
+    Ok(true)
 }
 
 fn servers(url: &str, engine: &str, role: Option<&str>) -> Result<Servers, DbError> {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use deltran_kernel::Timestamp;
 use deltran_messaging::Outbox;
+use deltran_messaging::outbox::Row;
 use deltran_runtime::lease::{Epoch, Leader};
 use deltran_runtime::metrics::Metrics;
 use deltran_runtime::{DbError, EngineContext, Failure};
@@ -15,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Settings;
 use crate::domain::command::{Answer, Applied, Command};
+use crate::domain::effects::Effects;
 use crate::domain::ledger::Ledger;
 use crate::domain::refusal::Denied;
 use crate::store::{Batch, Store, Wanted, WriterState};
@@ -25,6 +27,8 @@ use crate::turn::{Call, Turn, Turns};
 const COMMANDS: usize = 1_000;
 /// Calls that may wait for a turn of their gate.
 const LISTENS: usize = 64;
+/// Fewer events are encoded where they are: a thread of their own would take longer.
+const FEW: usize = 64;
 /// A batch that takes longer has lost its database.
 const LONGEST_BATCH: Duration = Duration::from_secs(10);
 
@@ -431,18 +435,42 @@ impl Writer {
         let wanted = Wanted::by(commands.iter().flatten(), ledger, now);
         ledger.known = self.store.prefetch(&mut tx, &wanted).await.map_err(early)?;
         let (results, effects) = decide(ledger, commands, now, &self.context.metrics);
-        let said = effects.events.iter().map(|said| (&said.event, &said.context, said.trace.as_deref()));
-        let at = ledger.last_at;
-        let events = self.outbox.encode(state.producer_epoch, state.assigned + 1, at, said).map_err(early)?;
-        let written = Batch { ledger, effects: &effects, events: &events, before: *state, at, epoch: epoch.number() };
+        let (effects, at) = (Arc::new(effects), ledger.last_at);
+        // Beside the first statements: only the last one needs them.
+        let events = self.encode(effects.clone(), state, at);
+        let written = Batch { ledger, effects: &effects, before: *state, at, epoch: epoch.number() };
         let after = written.after();
         self.store.write(&mut tx, &written).await.map_err(early)?;
+        let events = events.await.map_err(early)?;
+        Outbox::insert(&mut tx, &events).await.map_err(early)?;
         match tx.commit().await {
             Ok(()) => {
                 ledger.forget_ended(&effects);
                 Ok((results, after))
             }
             Err(error) => Err((error, Some(results))),
+        }
+    }
+
+    /// Encodes the events of a batch, many of them on a thread of their own.
+    fn encode(
+        &self,
+        effects: Arc<Effects>,
+        state: &WriterState,
+        at: Timestamp,
+    ) -> impl Future<Output = Result<Vec<Row>, DbError>> + use<> {
+        let few = effects.events.len() <= FEW;
+        let (outbox, epoch, first) = (self.outbox.clone(), state.producer_epoch, state.assigned + 1);
+        let encode = move || {
+            let said = effects.events.iter().map(|said| (&said.event, &said.context, said.trace.as_deref()));
+            outbox.encode(epoch, first, at, said)
+        };
+        let encoded = if few { Ok(encode()) } else { Err(tokio::task::spawn_blocking(encode)) };
+        async move {
+            match encoded {
+                Ok(encoded) => encoded,
+                Err(encoding) => encoding.await.map_err(|e| DbError::Other(e.to_string()))?,
+            }
         }
     }
 
@@ -481,7 +509,7 @@ fn decide(
     commands: Vec<Vec<Command>>,
     now: Timestamp,
     metrics: &Metrics,
-) -> (Vec<Vec<Decided>>, crate::domain::effects::Effects) {
+) -> (Vec<Vec<Decided>>, Effects) {
     let _expired = ledger.execute(Command::ExpireDue, now);
     let mut results = Vec::with_capacity(commands.len());
     for job in commands {

@@ -11,7 +11,7 @@ use super::{ApplyError, Consumer, Handler, Step, jittered, pause};
 use crate::broker::BrokerError;
 use crate::dead_letter::{self, DeadLetter};
 use crate::decoder::Decoder;
-use crate::delivery::{Delivery, producer_of};
+use crate::delivery::{Delivery, producer_in};
 use crate::points::{self, AFTER_ACK, AFTER_COMMIT, BEFORE_ACK, BEFORE_COMMIT};
 
 /// Fewer messages are decoded where they are: a thread of its own would take longer.
@@ -42,7 +42,7 @@ impl Read {
         let mut read = Self { deliveries: Vec::with_capacity(messages.len()), invalid: Vec::new(), unread: Vec::new() };
         for message in messages {
             if reads.is_some_and(|subjects| !subjects.contains(&message.subject.as_str())) {
-                read.unread.extend(producer_of(&message.subject, &message.payload, None));
+                read.unread.extend(producer_in(message, decoder));
                 continue;
             }
             let mut delivery = Delivery::read(message, decoder)?;
@@ -198,7 +198,6 @@ impl Consumer {
                 self.count("duplicate", total.saturating_sub(applied));
                 if total > 0 {
                     self.handler.committed();
-                    self.outbox.wake();
                 }
             }
             Err(ApplyError::NotLeader) => return Step::NotLeader,
@@ -234,6 +233,9 @@ impl Consumer {
         self.outbox.append(&mut tx, &events).await?;
         points::reached(self.spec.name, BEFORE_COMMIT)?;
         tx.commit().await?;
+        if !events.is_empty() {
+            self.outbox.wake();
+        }
         points::reached(self.spec.name, AFTER_COMMIT)?;
         Ok(applied)
     }

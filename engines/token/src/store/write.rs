@@ -1,8 +1,6 @@
 //! Writing what a batch changed: arrays, and a fixed number of statements whatever its size.
 
 use deltran_kernel::Timestamp;
-use deltran_messaging::Outbox;
-use deltran_messaging::outbox::Row as OutboxRow;
 use deltran_runtime::DbError;
 use rust_decimal::Decimal;
 use sqlx::PgConnection;
@@ -21,8 +19,6 @@ pub struct Batch<'a> {
     pub ledger: &'a Ledger,
     /// What changed.
     pub effects: &'a Effects,
-    /// Numbered, encoded events.
-    pub events: &'a [OutboxRow],
     /// Counters before the batch.
     pub before: WriterState,
     /// The time of the batch.
@@ -38,7 +34,7 @@ impl Batch<'_> {
             batch: self.before.batch + 1,
             position: self.before.position + self.effects.new.len() as i64,
             producer_epoch: self.before.producer_epoch,
-            assigned: self.before.assigned + self.events.len() as u64,
+            assigned: self.before.assigned + self.effects.events.len() as u64,
         }
     }
 
@@ -48,7 +44,7 @@ impl Batch<'_> {
 }
 
 impl Store {
-    /// Writes a batch within the writer's transaction.
+    /// Writes a batch within the writer's transaction, except its events.
     ///
     /// # Errors
     /// [`DbError::Corrupt`] where an account row is not what memory says: the batch must be dropped and
@@ -60,11 +56,7 @@ impl Store {
         postings(tx, batch.effects).await?;
         accounts(tx, batch).await?;
         windows(tx, batch.effects).await?;
-        rare(tx, batch).await?;
-        if !batch.events.is_empty() {
-            Outbox::insert(tx, batch.events).await?;
-        }
-        Ok(())
+        rare(tx, batch).await
     }
 }
 
