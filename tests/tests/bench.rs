@@ -56,9 +56,14 @@ async fn the_audit_ledger() {
         "audit.proof_p99",
         "audit.proof_store_p99",
     ];
-    let report = measured("audit --count 1000 --tree 10000 --proofs 50", &figures).await;
+    let report = measured("audit --count 6000 --tree 10000 --proofs 50", &figures).await;
     assert!(report["settings"]["audit.cpu_us_a_leaf"].is_object(), "{report}");
     assert!(report["settings"]["Postgres"].as_str().unwrap().contains("PostgreSQL"), "{report}");
+}
+
+#[tokio::test]
+async fn nothing_to_do() {
+    measured("idle --seconds 1", &["idle.memory"]).await;
 }
 
 #[tokio::test]

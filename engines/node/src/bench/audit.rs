@@ -38,7 +38,7 @@ leaves all over it, through gRPC; of that ledger only the leaves that are asked 
 
 Examples:
   deltran bench audit
-  deltran bench audit --runs 1 --count 1000 --tree 10000 --proofs 100 --json"
+  deltran bench audit --runs 1 --count 10000 --tree 10000 --proofs 100 --json"
 )]
 pub struct AuditBench {
     /// Events of a run
@@ -154,6 +154,9 @@ async fn timed(running: &Running, stored: u64, count: u32) -> Result<(f64, Value
     };
     let root = std::process::id();
     let (from, started) = until("the first leaves", Duration::from_millis(5), async || size(warm)).await?;
+    if from == stored {
+        return Err(Problem::refused(format!("{count} events were appended at the first look: take more by --count")));
+    }
     let before = machine::processes(root);
     let (to, ended) = until("the last leaves", Duration::from_millis(5), async || size(stored)).await?;
     let work = (to - from) as f64;

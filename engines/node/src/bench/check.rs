@@ -13,7 +13,7 @@ use crate::problem::Problem;
 /// A figure below this share of what it was fails.
 const LEAST_SHARE: f64 = 0.7;
 /// Every measurement, in the order in which they are made.
-const EVERYTHING: [&str; 7] = ["netting", "screening", "audit", "ledger", "bulk", "unary", "file"];
+const EVERYTHING: [&str; 8] = ["netting", "screening", "idle", "audit", "ledger", "bulk", "unary", "file"];
 
 /// Measure everything
 #[derive(Debug, Clone, Args)]

@@ -37,7 +37,7 @@ pub async fn run(
     for run in 0..setting.runs {
         let out = folder.join(format!("export-{run}"));
         let caller = session.caller_named(Role::Auditor, "bench")?;
-        let before = machine::resident();
+        let before = machine::resident(std::process::id());
         machine::forget_peak();
         let started = Instant::now();
         write(&session, caller, &ExportArgs::leaves_of(0, leaves, out.clone())).await?;

@@ -121,9 +121,9 @@ fn seconds(of: &[Process]) -> BTreeMap<Part, f64> {
     sums
 }
 
-/// Bytes of this process in memory.
-pub fn resident() -> u64 {
-    status(std::process::id(), "VmRSS:")
+/// Bytes of a process in memory.
+pub fn resident(pid: u32) -> u64 {
+    status(pid, "VmRSS:")
 }
 
 /// Begins the next peak with what is in memory now.

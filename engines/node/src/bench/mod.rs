@@ -8,6 +8,7 @@ mod exports;
 mod figure;
 mod file;
 mod ground;
+mod idle;
 mod ledger;
 mod load;
 mod machine;
@@ -29,6 +30,7 @@ use audit::AuditBench;
 use bulk::BulkBench;
 use check::{AllBench, CheckBench};
 use file::FileBench;
+use idle::IdleBench;
 use ledger::LedgerBench;
 use netting::NettingBench;
 use report::Report;
@@ -90,6 +92,7 @@ enum Measurement {
     Bulk(BulkBench),
     Unary(UnaryBench),
     File(FileBench),
+    Idle(IdleBench),
     Ledger(LedgerBench),
     Netting(NettingBench),
     Screening(ScreeningBench),
@@ -103,6 +106,7 @@ async fn measure(what: &Measurement, setting: &Setting, report: &mut Report) -> 
         Measurement::Bulk(args) => bulk::run(args, setting, report).await,
         Measurement::Unary(args) => unary::run(args, setting, report).await,
         Measurement::File(args) => file::run(args, setting, report).await,
+        Measurement::Idle(args) => idle::run(args, setting, report).await,
         Measurement::Ledger(args) => ledger::run(args, setting, report).await,
         Measurement::Netting(args) => netting::run(args, setting, report),
         Measurement::Screening(args) => screening::run(args, setting, report),

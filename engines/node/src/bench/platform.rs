@@ -97,6 +97,11 @@ impl Platform {
         machine::peak_memory(self.node.pid()) as f64 / f64::from(1 << 20)
     }
 
+    /// The memory that the process of all engines has, in mebibytes.
+    pub fn memory(&self) -> f64 {
+        machine::resident(self.node.pid()) as f64 / f64::from(1 << 20)
+    }
+
     /// Notes versions and settings.
     pub fn describe(&self, report: &mut Report) {
         describe(self.node.pid(), &self.folder, report);
