@@ -51,9 +51,6 @@ const RETRY: [&str; 2] = ["40001", "40P01"];
 /// (shutdown, crash, still starting), insufficient resources, read-only while failing over.
 const AWAY: [&str; 4] = ["08", "57", "53", "25006"];
 
-/// Connections for [`Db::begin_steady`], besides those of the pool: one for each of an engine's consumers, or its writer,
-/// and one more, since one that was given back is asked first whether it still answers.
-const STEADY: u32 = 6;
 /// So long a connection that has answered counts as one that answers.
 const BELIEVED: Duration = Duration::from_secs(1);
 
@@ -112,8 +109,6 @@ pub struct Db {
     pool: PgPool,
     /// One connection, so that a lease is renewed however busy the pool is.
     renewals: PgPool,
-    /// Few connections, that plan each statement once.
-    steady: PgPool,
     metrics: Metrics,
     /// Dropped with the last clone, it ends the search for the server that takes writes.
     _following: Arc<DropGuard>,
@@ -137,7 +132,7 @@ impl Db {
     pub fn open(engine: &'static str, options: &DbOptions, metrics: Metrics) -> Result<Self, DbError> {
         let servers = servers(&options.url, engine, Some(&role_of(engine)))?;
         let (connect, door) = servers.way()?;
-        let of = |connections: u32, connect: &PgConnectOptions| {
+        let pool = |connections: u32| {
             PgPoolOptions::new()
                 .max_connections(connections)
                 .acquire_timeout(options.acquire_timeout)
@@ -146,11 +141,9 @@ impl Db {
                 .before_acquire(|connection, meta| Box::pin(is_alive(connection, meta)))
                 .connect_lazy_with(connect.clone())
         };
-        let (pool, renewals) = (of(options.max_connections, &connect), of(1, &connect));
-        let steady = of(STEADY, &connect.options([("plan_cache_mode", "force_generic_plan")]));
-        let ended = CancellationToken::new();
+        let (pool, renewals, ended) = (pool(options.max_connections), pool(1), CancellationToken::new());
         tokio::spawn(Arc::new(servers).follow(door, pool.clone(), engine, ended.clone()));
-        Ok(Self { engine, pool, renewals, steady, metrics, _following: Arc::new(ended.drop_guard()) })
+        Ok(Self { engine, pool, renewals, metrics, _following: Arc::new(ended.drop_guard()) })
     }
 
     /// Whose pool it is.
@@ -179,19 +172,10 @@ impl Db {
     /// Begins a transaction that the caller commits. Where COMMIT loses its connection the outcome is unknown: the
     /// caller reads it back. Work that causes events begins at the door of `messaging` instead.
     pub async fn begin(&self) -> Result<Tx, DbError> {
-        Self::begin_in(self.pool.clone()).await
-    }
-
-    /// Begins a transaction for the one who does the same again and again. Its statements are planned once, whatever the
-    /// arrays are that it binds: for a few rows, planning anew would take longer than the work.
-    pub async fn begin_steady(&self) -> Result<Tx, DbError> {
-        Self::begin_in(self.steady.clone()).await
-    }
-
-    async fn begin_in(pool: PgPool) -> Result<Tx, DbError> {
         // In a task of its own, which comes to its end where the caller goes away meanwhile: broken off between BEGIN and
         // its answer, the pool would lend a connection whose transaction it does not know of, and what the next ones
         // write there outside a transaction would never be committed.
+        let pool = self.pool.clone();
         match tokio::spawn(async move { pool.begin().await }).await {
             Ok(begun) => Ok(Tx { inner: begun? }),
             Err(error) => Err(DbError::Unavailable(error.to_string())),

@@ -430,7 +430,7 @@ impl Writer {
         epoch: &Epoch,
     ) -> Result<(Vec<Vec<Decided>>, WriterState), (DbError, Option<Vec<Vec<Decided>>>)> {
         let early = |error: DbError| (error, None);
-        let mut tx = self.store.db().begin_steady().await.map_err(early)?;
+        let mut tx = self.store.db().begin().await.map_err(early)?;
         epoch.check(&mut tx).await.map_err(early)?;
         let wanted = Wanted::by(commands.iter().flatten(), ledger, now);
         ledger.known = self.store.prefetch(&mut tx, &wanted).await.map_err(early)?;

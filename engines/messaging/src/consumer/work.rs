@@ -222,7 +222,7 @@ impl Consumer {
         if deliveries.is_empty() && unread.is_empty() {
             return Ok(0);
         }
-        let mut tx = self.context.db.begin_steady().await?;
+        let mut tx = self.context.db.begin().await?;
         epoch.check(&mut tx).await?;
         self.receive(&mut tx, &mut deliveries, unread).await?;
         let applied = deliveries.iter().filter(|d| !d.duplicate).count();
