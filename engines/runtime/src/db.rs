@@ -12,8 +12,10 @@ use sqlx::{Connection, Postgres};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::lease::LEASE_TIME;
 use crate::metrics::Metrics;
 use crate::primary::{self, Servers};
+use crate::renewal::Renewals;
 
 /// Why the database did not do it.
 #[derive(Debug, thiserror::Error)]
@@ -107,8 +109,9 @@ impl DerefMut for Tx {
 pub struct Db {
     engine: &'static str,
     pool: PgPool,
-    /// One connection, so that a lease is renewed however busy the pool is.
-    renewals: PgPool,
+    /// One connection, so that leases are renewed however busy the pool is.
+    renewing: PgPool,
+    renewals: Renewals,
     metrics: Metrics,
     /// Dropped with the last clone, it ends the search for the server that takes writes.
     _following: Arc<DropGuard>,
@@ -141,9 +144,10 @@ impl Db {
                 .before_acquire(|connection, meta| Box::pin(is_alive(connection, meta)))
                 .connect_lazy_with(connect.clone())
         };
-        let (pool, renewals, ended) = (pool(options.max_connections), pool(1), CancellationToken::new());
+        let (pool, renewing, ended) = (pool(options.max_connections), pool(1), CancellationToken::new());
         tokio::spawn(Arc::new(servers).follow(door, pool.clone(), engine, ended.clone()));
-        Ok(Self { engine, pool, renewals, metrics, _following: Arc::new(ended.drop_guard()) })
+        let renewals = Renewals::by(renewing.clone(), LEASE_TIME);
+        Ok(Self { engine, pool, renewing, renewals, metrics, _following: Arc::new(ended.drop_guard()) })
     }
 
     /// Whose pool it is.
@@ -164,8 +168,13 @@ impl Db {
         Ok(primary::timeline(&self.pool).await?)
     }
 
-    /// Where leases are renewed: nothing that waits for another may go here.
-    pub(crate) fn renewals(&self) -> &PgPool {
+    /// Where leases are renewed and given back: nothing that waits for another may go here.
+    pub(crate) fn renewing(&self) -> &PgPool {
+        &self.renewing
+    }
+
+    /// Whoever renews the leases.
+    pub(crate) fn renewals(&self) -> &Renewals {
         &self.renewals
     }
 

@@ -28,7 +28,6 @@ use crate::metrics::Metrics;
 /// How long a lease lasts without renewal. With a look every [`TRY_EVERY`] and the start of the work, somebody else
 /// leads within 5 s; a database that answers nothing for two seconds costs nobody the lease.
 pub const LEASE_TIME: Duration = Duration::from_secs(3);
-const RENEW_EVERY: Duration = Duration::from_millis(750);
 const TRY_EVERY: Duration = Duration::from_millis(500);
 /// A take-over that waits longer looks who stands in its way, and again after as long.
 const BLOCKED_FOR: Duration = Duration::from_millis(200);
@@ -377,20 +376,14 @@ impl Lease {
     async fn renew(&self, epoch: &Epoch, shutdown: &CancellationToken) {
         loop {
             tokio::select! {
-                () = tokio::time::sleep(RENEW_EVERY) => {}
+                () = self.db.renewals().due() => {}
                 () = shutdown.cancelled() => return,
             }
             let asked_at = Instant::now();
-            let renewal = sqlx::query(
-                "UPDATE lease SET expires_at = clock_timestamp() + $3 * interval '1 millisecond' WHERE name = $1 AND epoch = $2",
-            )
-            .bind(epoch.name)
-            .bind(epoch.number)
-            .bind(LEASE_TIME.as_millis() as i64)
-            .execute(self.db.renewals());
+            let renewal = self.db.renewals().renew(epoch.name, epoch.number);
             match tokio::time::timeout(LEASE_TIME / 2, renewal).await {
-                Ok(Ok(done)) if done.rows_affected() == 1 => epoch.renewed(asked_at),
-                Ok(Ok(_)) => {
+                Ok(Ok(true)) => epoch.renewed(asked_at),
+                Ok(Ok(false)) => {
                     tracing::warn!(lease = epoch.name, epoch = epoch.number, "lease lost to another process");
                     return;
                 }
@@ -407,7 +400,7 @@ impl Lease {
         sqlx::query("UPDATE lease SET expires_at = '-infinity' WHERE name = $1 AND epoch = $2")
             .bind(epoch.name)
             .bind(epoch.number)
-            .execute(self.db.renewals())
+            .execute(self.db.renewing())
             .await?;
         Ok(())
     }

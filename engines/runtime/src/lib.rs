@@ -19,6 +19,7 @@ pub mod lease;
 pub mod metrics;
 pub mod peers;
 pub mod primary;
+mod renewal;
 pub mod rights;
 pub mod telemetry;
 pub mod wire;
