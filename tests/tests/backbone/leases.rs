@@ -13,8 +13,12 @@ use tokio_util::sync::CancellationToken;
 
 /// Runs for the lease `test` and tells each epoch.
 fn candidate(node: &Node) -> (JoinHandle<()>, mpsc::UnboundedReceiver<Epoch>) {
+    candidate_for(node, "test")
+}
+
+fn candidate_for(node: &Node, name: &'static str) -> (JoinHandle<()>, mpsc::UnboundedReceiver<Epoch>) {
     let (tell, told) = mpsc::unbounded_channel();
-    let lease = node.context.lease("test");
+    let lease = node.context.lease(name);
     let task = tokio::spawn(async move {
         let work = move |epoch, term: CancellationToken| {
             // Nobody listens any more at the end of a test.
@@ -165,4 +169,33 @@ async fn a_part_that_could_not_take_its_lease_is_ready_once_it_has_taken_it() {
     sqlx::raw_sql("ALTER TABLE token.away RENAME TO lease").execute(&pool).await.unwrap();
     epochs.recv().await.unwrap();
     assert!(problems().is_empty(), "{:?}", problems());
+}
+
+/// Those that are due together are renewed together, and one that was lost takes no other along.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leases_of_an_engine_are_renewed_by_one_statement() {
+    let backbone = Backbone::start("token").await;
+    let node = backbone.node("a").await;
+    let (_one, mut ones) = candidate_for(&node, "test");
+    let (_other, mut others) = candidate_for(&node, "other");
+    let epoch = ones.recv().await.unwrap();
+    others.recv().await.unwrap();
+    let pool = backbone.postgres.pool().await;
+    let together = "SELECT count(DISTINCT xmin::text) = 1 FROM token.lease WHERE name IN ('test', 'other')";
+    eventually("one statement for both", async || {
+        sqlx::query_scalar::<_, bool>(together).fetch_one(&pool).await.unwrap().then_some(())
+    })
+    .await;
+
+    let taken = "UPDATE token.lease SET epoch = epoch + 1, expires_at = 'infinity' WHERE name = 'other' RETURNING 1";
+    sqlx::query(taken).fetch_one(&pool).await.unwrap();
+    let held = |label| node.context.metrics.lease_held.with_label_values(&[label]).get();
+    eventually("the loss", async || (held("token.other") == 0).then_some(())).await;
+    assert_eq!(held("token.test"), 1);
+    let renewed = "SELECT 1 FROM token.lease l, token.lease o WHERE l.name = 'test' AND o.name = 'other'
+        AND l.expires_at > clock_timestamp() + interval '1 s' AND l.xmin::text::bigint > o.xmin::text::bigint";
+    eventually("the next renewal", async || sqlx::query(renewed).fetch_optional(&pool).await.unwrap()).await;
+    let mut tx = node.context.db.begin().await.unwrap();
+    epoch.check(&mut tx).await.unwrap();
+    tx.commit().await.unwrap();
 }
