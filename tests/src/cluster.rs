@@ -2,7 +2,6 @@
 //! configuration and the script of `ops/cluster`.
 
 use std::fs::{File, Permissions};
-use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -20,6 +19,7 @@ use tempfile::TempDir;
 
 use crate::nats::{api, healthy, monitored};
 use crate::node::{PATIENCE, folder};
+use crate::ports::lasting;
 use crate::wait::within;
 
 const NATS: &str = include_str!("../../ops/cluster/nats.conf");
@@ -27,12 +27,6 @@ const POSTGRES: &str = include_str!("../../ops/cluster/postgresql.conf");
 const SCRIPT: &str = include_str!("../../ops/cluster/postgres.sh");
 /// Of servers that only this test reaches.
 const PASSWORD: &str = "of-this-test";
-
-/// Ports that were free, none of them twice.
-fn free_ports<const N: usize>() -> [u16; N] {
-    let held = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
-    held.each_ref().map(|listener| listener.local_addr().expect("its address").port())
-}
 
 /// Three brokers. Dropped, they are killed.
 #[derive(Debug)]
@@ -57,7 +51,7 @@ impl Brokers {
         let program = program.unwrap_or_else(|| find_nats_server().unwrap_or_else(|e| panic!("{e}")));
         let folder = tempfile::tempdir().expect("a temporary folder");
         std::fs::write(folder.path().join("nats.conf"), NATS).expect("the configuration is written");
-        let ports = free_ports::<9>();
+        let ports = lasting::<9>();
         let members = [0, 1, 2].map(|n| {
             let ports = [ports[3 * n], ports[3 * n + 1], ports[3 * n + 2]];
             Member { name: format!("broker-{}", n + 1), ports, child: None }
@@ -209,7 +203,7 @@ impl PostgresPair {
         let users = ["postgres", "nobody"].iter().find_map(|name| User::from_name(name).ok().flatten());
         let owner = geteuid().is_root().then(|| users.expect("a user that Postgres can run as"));
         let folder = folder();
-        let ports = free_ports::<2>();
+        let ports = lasting::<2>();
         let servers = [("a", ports[0]), ("b", ports[1])].map(|(name, port)| Server {
             name,
             port,

@@ -7,7 +7,6 @@ pub use books::compare;
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::net::TcpListener;
 use std::process::{Child, Stdio};
 
 use nix::sys::signal::{Signal, kill};
@@ -18,6 +17,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::node::{Connection, PATIENCE, Ran, command, folder, run};
+use crate::ports::lasting;
 use crate::{As, Nats, Postgres, parts};
 
 /// Engines as processes of their own. Dropped, they are killed.
@@ -37,14 +37,7 @@ impl Fleet {
     /// configuration of each.
     pub async fn prepare(toml: &str) -> Self {
         let (nats, postgres, folder) = (Nats::start().await, Postgres::fresh().await, folder());
-        // All are held until all are known, so that no two are the same.
-        let held: Vec<(&'static str, [TcpListener; 2])> = parts()
-            .iter()
-            .map(|part| (part.name, [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"))))
-            .collect();
-        let port = |listener: &TcpListener| listener.local_addr().expect("its address").port();
-        let ports: BTreeMap<_, _> = held.iter().map(|(name, [a, b])| (*name, [port(a), port(b)])).collect();
-        drop(held);
+        let ports: BTreeMap<_, [u16; 2]> = parts().iter().map(|part| (part.name, lasting())).collect();
         let peers: String =
             ports.iter().map(|(name, [grpc, _])| format!("{name} = \"{}\"\n", address(*grpc))).collect();
         std::fs::write(folder.path().join("deltran.toml"), format!("{toml}\n[peers]\n{peers}"))
