@@ -1,6 +1,6 @@
 //! Writing what a batch changed: arrays, and a fixed number of statements whatever its size.
 
-use deltran_kernel::{Timestamp, WindowId};
+use deltran_kernel::Timestamp;
 use deltran_runtime::DbError;
 use rust_decimal::Decimal;
 use sqlx::PgConnection;
@@ -10,7 +10,7 @@ use super::Store;
 use super::load::WriterState;
 use super::rows::to_json;
 use crate::domain::account::Sides;
-use crate::domain::effects::{Effects, Record, WindowRow};
+use crate::domain::effects::{Effects, Record};
 use crate::domain::ledger::Ledger;
 
 /// A decided batch, ready to be written.
@@ -50,19 +50,42 @@ impl Store {
     /// [`DbError::Corrupt`] where an account row is not what memory says: the batch must be dropped and
     /// the ledger loaded anew.
     pub async fn write(&self, tx: &mut PgConnection, batch: &Batch<'_>) -> Result<(), DbError> {
-        // A window may be sealed and the next of its currency opened in one batch.
-        sealed_windows(tx, batch.effects).await?;
-        usual(tx, batch).await?;
+        counters(tx, batch).await?;
+        new_transactions(tx, batch).await?;
         changed_transactions(tx, batch).await?;
+        postings(tx, batch.effects).await?;
         accounts(tx, batch).await?;
+        windows(tx, batch.effects).await?;
         rare(tx, batch).await
     }
 }
 
-/// One array of a column, over the rows of a statement.
+async fn counters(tx: &mut PgConnection, batch: &Batch<'_>) -> Result<(), DbError> {
+    let (before, after) = (batch.before, batch.after());
+    let updated = sqlx::query(
+        "WITH numbers AS (UPDATE outbox_counter SET assigned = $1 WHERE assigned = $2 AND epoch = $3 RETURNING 1)
+         UPDATE writer_state SET batch = $4, posting_seq = $5, position = $6, last_at = $7, epoch = $9
+         WHERE batch = $8 AND EXISTS (SELECT FROM numbers)",
+    )
+    .bind(after.assigned as i64)
+    .bind(before.assigned as i64)
+    .bind(before.producer_epoch)
+    .bind(after.batch)
+    .bind(batch.ledger.posting_seq as i64)
+    .bind(after.position)
+    .bind(batch.ledger.last_at.micros())
+    .bind(before.batch)
+    .bind(batch.epoch)
+    .execute(tx)
+    .await?
+    .rows_affected();
+    if updated == 1 { Ok(()) } else { Err(DbError::corrupt("the writer's counters are not what memory says")) }
+}
+
+/// One array of a column, over the records of a statement.
 macro_rules! column {
-    ($rows:ident, $type:ty, |$row:pat_param| $value:expr) => {
-        $rows.iter().map(|$row| $value).collect::<Vec<$type>>()
+    ($records:ident, $type:ty, |$record:ident| $value:expr) => {
+        $records.iter().map(|$record| $value).collect::<Vec<$type>>()
     };
 }
 
@@ -70,25 +93,15 @@ fn refusal_details(records: &[&Record]) -> Result<Vec<Option<String>>, DbError> 
     records.iter().map(|r| r.refusal.as_ref().map(|refusal| to_json(&refusal.details)).transpose()).collect()
 }
 
-/// Counters, checked against what memory believes them to be, new transactions, postings and open windows.
-async fn usual(tx: &mut PgConnection, batch: &Batch<'_>) -> Result<(), DbError> {
-    let effects = batch.effects;
-    let (before, after) = (batch.before, batch.after());
-    let records = batch.records(effects.new.iter());
-    let positions: Vec<i64> = (before.position + 1..).take(records.len()).collect();
+async fn new_transactions(tx: &mut PgConnection, batch: &Batch<'_>) -> Result<(), DbError> {
+    let records = batch.records(batch.effects.new.iter());
+    if records.is_empty() {
+        return Ok(());
+    }
+    let first = batch.before.position + 1;
+    let positions: Vec<i64> = (first..).take(records.len()).collect();
     let details = refusal_details(&records)?;
-    let postings = &effects.postings;
-    let windows: Vec<(&WindowId, &WindowRow)> = effects.windows.iter().filter(|(_, w)| w.sealed.is_none()).collect();
-    let counted: i64 = sqlx::query_scalar(include_str!("write_batch.sql"))
-        .bind(after.assigned as i64)
-        .bind(before.assigned as i64)
-        .bind(before.producer_epoch)
-        .bind(after.batch)
-        .bind(batch.ledger.posting_seq as i64)
-        .bind(after.position)
-        .bind(batch.ledger.last_at.micros())
-        .bind(before.batch)
-        .bind(batch.epoch)
+    sqlx::query(include_str!("insert_transactions.sql"))
         .bind(column!(records, Uuid, |r| r.instruction.id.uuid()))
         .bind(positions)
         .bind(column!(records, &str, |r| r.instruction.payer.as_str()))
@@ -114,22 +127,9 @@ async fn usual(tx: &mut PgConnection, batch: &Batch<'_>) -> Result<(), DbError> 
         .bind(column!(records, Option<&str>, |r| r.refusal.as_ref().map(|f| f.message.as_str())))
         .bind(details)
         .bind(column!(records, Decimal, |r| r.returned.to_decimal()))
-        .bind(column!(postings, i64, |p| p.seq as i64))
-        .bind(column!(postings, Option<Uuid>, |p| p.group.map(|g| g.uuid())))
-        .bind(column!(postings, String, |p| p.debit.to_string()))
-        .bind(column!(postings, String, |p| p.credit.to_string()))
-        .bind(column!(postings, Decimal, |p| p.amount.to_decimal()))
-        .bind(column!(postings, Option<Uuid>, |p| p.transaction.map(|t| t.uuid())))
-        .bind(column!(postings, i64, |p| p.at.micros()))
-        .bind(column!(windows, Uuid, |(id, _)| id.uuid()))
-        .bind(column!(windows, String, |(_, w)| w.currency.code().to_owned()))
-        .bind(column!(windows, i64, |(_, w)| w.count as i64))
-        .bind(column!(windows, Decimal, |(_, w)| w.gross.to_decimal()))
-        .bind(column!(windows, &[u8], |(_, w)| w.digest.as_slice()))
-        .bind(column!(windows, i64, |(_, w)| w.opened_at.micros()))
-        .fetch_one(tx)
+        .execute(tx)
         .await?;
-    if counted == 1 { Ok(()) } else { Err(DbError::corrupt("the writer's counters are not what memory says")) }
+    Ok(())
 }
 
 async fn changed_transactions(tx: &mut PgConnection, batch: &Batch<'_>) -> Result<(), DbError> {
@@ -157,6 +157,27 @@ async fn changed_transactions(tx: &mut PgConnection, batch: &Batch<'_>) -> Resul
     .bind(column!(records, Option<&str>, |r| r.refusal.as_ref().map(|f| f.message.as_str())))
     .bind(details)
     .bind(column!(records, Decimal, |r| r.returned.to_decimal()))
+    .execute(tx)
+    .await?;
+    Ok(())
+}
+
+async fn postings(tx: &mut PgConnection, effects: &Effects) -> Result<(), DbError> {
+    let postings = &effects.postings;
+    if postings.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(
+        "INSERT INTO posting (seq, group_id, debit, credit, amount, transaction_id, posted_at)
+         SELECT * FROM UNNEST($1::bigint[], $2::uuid[], $3::text[], $4::text[], $5::numeric[], $6::uuid[], $7::bigint[])",
+    )
+    .bind(postings.iter().map(|p| p.seq as i64).collect::<Vec<_>>())
+    .bind(postings.iter().map(|p| p.group.map(|g| g.uuid())).collect::<Vec<_>>())
+    .bind(postings.iter().map(|p| p.debit.to_string()).collect::<Vec<_>>())
+    .bind(postings.iter().map(|p| p.credit.to_string()).collect::<Vec<_>>())
+    .bind(postings.iter().map(|p| p.amount.to_decimal()).collect::<Vec<_>>())
+    .bind(postings.iter().map(|p| p.transaction.map(|t| t.uuid())).collect::<Vec<_>>())
+    .bind(postings.iter().map(|p| p.at.micros()).collect::<Vec<_>>())
     .execute(tx)
     .await?;
     Ok(())
@@ -212,30 +233,39 @@ async fn accounts(tx: &mut PgConnection, batch: &Batch<'_>) -> Result<(), DbErro
     }
 }
 
-async fn sealed_windows(tx: &mut PgConnection, effects: &Effects) -> Result<(), DbError> {
-    let rows: Vec<_> = effects.windows.iter().filter(|(_, w)| w.sealed.is_some()).collect();
-    if rows.is_empty() {
+async fn windows(tx: &mut PgConnection, effects: &Effects) -> Result<(), DbError> {
+    if effects.windows.is_empty() {
         return Ok(());
     }
+    // Sealed rows first: a window may be sealed and the next of its currency opened in one batch.
+    let mut rows: Vec<_> = effects.windows.iter().collect();
+    rows.sort_by_key(|(id, row)| (row.sealed.is_none(), **id));
     let sealed: Vec<Option<String>> =
         rows.iter().map(|(_, w)| w.sealed.as_ref().map(to_json).transpose()).collect::<Result<_, _>>()?;
-    sqlx::query(
-        "INSERT INTO ledger_window (id, currency, count, gross, digest, opened_at, sealed, settled_at)
-         SELECT * FROM UNNEST($1::uuid[], $2::text[], $3::bigint[], $4::numeric[], $5::bytea[], $6::bigint[], $7::text[],
-             $8::bigint[])
-         ON CONFLICT (id) DO UPDATE SET count = EXCLUDED.count, gross = EXCLUDED.gross, digest = EXCLUDED.digest,
-             sealed = EXCLUDED.sealed, settled_at = EXCLUDED.settled_at",
-    )
-    .bind(column!(rows, Uuid, |(id, _)| id.uuid()))
-    .bind(column!(rows, String, |(_, w)| w.currency.code().to_owned()))
-    .bind(column!(rows, i64, |(_, w)| w.count as i64))
-    .bind(column!(rows, Decimal, |(_, w)| w.gross.to_decimal()))
-    .bind(column!(rows, &[u8], |(_, w)| w.digest.as_slice()))
-    .bind(column!(rows, i64, |(_, w)| w.opened_at.micros()))
-    .bind(sealed)
-    .bind(column!(rows, Option<i64>, |(_, w)| w.settled_at.map(|t| t.micros())))
-    .execute(tx)
-    .await?;
+    let cut = rows.iter().take_while(|(_, w)| w.sealed.is_some()).count();
+    for part in [0..cut, cut..rows.len()] {
+        let (rows, sealed) = (&rows[part.clone()], &sealed[part]);
+        if rows.is_empty() {
+            continue;
+        }
+        sqlx::query(
+            "INSERT INTO ledger_window (id, currency, count, gross, digest, opened_at, sealed, settled_at)
+             SELECT * FROM UNNEST($1::uuid[], $2::text[], $3::bigint[], $4::numeric[], $5::bytea[], $6::bigint[],
+                 $7::text[], $8::bigint[])
+             ON CONFLICT (id) DO UPDATE SET count = EXCLUDED.count, gross = EXCLUDED.gross, digest = EXCLUDED.digest,
+                 sealed = EXCLUDED.sealed, settled_at = EXCLUDED.settled_at",
+        )
+        .bind(rows.iter().map(|(id, _)| id.uuid()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|(_, w)| w.currency.code().to_owned()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|(_, w)| w.count as i64).collect::<Vec<_>>())
+        .bind(rows.iter().map(|(_, w)| w.gross.to_decimal()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|(_, w)| w.digest.as_slice()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|(_, w)| w.opened_at.micros()).collect::<Vec<_>>())
+        .bind(sealed.to_vec())
+        .bind(rows.iter().map(|(_, w)| w.settled_at.map(|t| t.micros())).collect::<Vec<_>>())
+        .execute(&mut *tx)
+        .await?;
+    }
     Ok(())
 }
 
