@@ -12,7 +12,7 @@ mod engines;
 mod fleet;
 mod nats;
 pub mod node;
-mod ports;
+pub mod ports;
 mod postgres;
 mod proxy;
 pub mod python;

@@ -255,11 +255,7 @@ impl Servers {
         assert_eq!(port_of_a_new_process(&self.postgres.url()).await, self.postgres.port(new));
         load.goes_on().await;
         let of_platform = "SELECT count(*)::text FROM pg_stat_activity WHERE application_name LIKE 'deltran-%'";
-        // It asks every server now and then which it is, and is gone again.
-        within(PATIENCE, "no connection of the platform to the old primary", async || {
-            (self.postgres.ask(old, of_platform).await.unwrap() == "0").then_some(())
-        })
-        .await;
+        assert_eq!(self.postgres.ask(old, of_platform).await.unwrap(), "0");
         let mut lonely = self.postgres.connect(old).await.unwrap();
         let lonely = tokio::spawn(async move { sqlx::raw_sql("CREATE TABLE lonely ()").execute(&mut lonely).await });
         within(PATIENCE, "the old primary to wait for a standby", async || {

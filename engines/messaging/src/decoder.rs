@@ -31,21 +31,6 @@ struct Known {
     decoded: Arc<Decoded>,
 }
 
-impl Memory {
-    /// Remembers a message, where anybody may ask for it; returns what it forgets for that.
-    fn put(&mut self, id: &str, known: Arc<Known>) -> [Option<Arc<Known>>; 2] {
-        if self.readers < 2 {
-            return [Some(known), None];
-        }
-        let replaced = self.known.insert(id.to_owned(), known);
-        if replaced.is_none() {
-            self.order.push_back(id.to_owned());
-        }
-        let oldest = (self.order.len() > REMEMBERED).then(|| self.order.pop_front()).flatten();
-        [replaced, oldest.and_then(|oldest| self.known.remove(&oldest))]
-    }
-}
-
 /// A consumer of events, as long as it reads.
 #[derive(Debug)]
 pub(crate) struct Reader(Decoder);
@@ -70,7 +55,7 @@ impl Decoder {
 
     /// Decodes a message, or recalls it. `id` is only where it is looked for: it must be the same subject and bytes.
     pub fn decode(&self, id: Option<&str>, subject: &str, payload: &Bytes) -> Arc<Decoded> {
-        if let Some(known) = id.and_then(|id| self.recall(id, subject, payload)) {
+        if let Some(known) = self.recall(id, subject, payload) {
             return known;
         }
         let decoded = Arc::new(Envelope::decode(subject, payload));
@@ -80,20 +65,29 @@ impl Decoder {
         decoded
     }
 
-    fn recall(&self, id: &str, subject: &str, payload: &Bytes) -> Option<Arc<Decoded>> {
+    /// A message that was decoded, where it is remembered.
+    pub(crate) fn recall(&self, id: Option<&str>, subject: &str, payload: &Bytes) -> Option<Arc<Decoded>> {
         // Compared outside the lock, where nobody waits for it.
-        let known = self.memory().known.get(id).cloned()?;
+        let known = self.memory().known.get(id?).cloned()?;
         (known.payload == payload && known.subject == subject).then(|| known.decoded.clone())
     }
 
     fn remember(&self, id: &str, subject: &str, payload: &Bytes, decoded: &Arc<Decoded>) {
-        if self.memory().readers < 2 {
+        let mut memory = self.memory();
+        if memory.readers < 2 {
             return;
         }
         // A copy, since the buffer that it came in holds others as well.
         let payload = Bytes::copy_from_slice(payload);
         let known = Arc::new(Known { subject: subject.to_owned(), payload, decoded: decoded.clone() });
-        let _forgotten_outside_the_lock = self.memory().put(id, known);
+        if memory.known.insert(id.to_owned(), known).is_none() {
+            memory.order.push_back(id.to_owned());
+        }
+        if memory.order.len() > REMEMBERED
+            && let Some(oldest) = memory.order.pop_front()
+        {
+            memory.known.remove(&oldest);
+        }
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {

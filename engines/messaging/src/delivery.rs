@@ -48,7 +48,7 @@ impl Delivery {
         let info = message.info().map_err(BrokerError::new)?;
         let subject = message.subject.to_string();
         let payload = message.payload.clone();
-        let envelope = decode(message, decoder);
+        let envelope = decoder.decode(id_of(message), &subject, &payload);
         let producer = producer_of(&subject, &payload, valid(&envelope));
         let headers = if subject.starts_with("events.") { BTreeMap::new() } else { own_headers(message) };
         let origin = message
@@ -86,7 +86,7 @@ impl Delivery {
 
     /// The event's id, where the envelope is valid.
     pub fn event_id(&self) -> Option<deltran_kernel::EventId> {
-        (*self.envelope).as_ref().ok().map(|(envelope, _)| envelope.event_id)
+        valid(&self.envelope).map(|envelope| envelope.event_id)
     }
 
     /// Whether the bytes claim to be from the engine that owns the subject's domain.
@@ -98,9 +98,8 @@ impl Delivery {
     }
 }
 
-fn decode(message: &Message, decoder: &Decoder) -> Arc<Decoded> {
-    let id = message.headers.as_ref().and_then(|headers| headers.get(NATS_MESSAGE_ID));
-    decoder.decode(id.map(|id| id.as_str()), &message.subject, &message.payload)
+fn id_of(message: &Message) -> Option<&str> {
+    Some(message.headers.as_ref()?.get(NATS_MESSAGE_ID)?.as_str())
 }
 
 fn valid(decoded: &Decoded) -> Option<&Envelope<Event>> {
@@ -109,8 +108,9 @@ fn valid(decoded: &Decoded) -> Option<&Envelope<Event>> {
 
 /// Producer and number of a message of which nothing else is needed.
 pub(crate) fn producer_in(message: &Message, decoder: &Decoder) -> Option<(String, u64)> {
-    // What other consumers need is decoded already, or is now for them.
-    producer_of(&message.subject, &message.payload, valid(&decode(message, decoder)))
+    // Where another consumer needed it, its JSON need not be read again.
+    let decoded = decoder.recall(id_of(message), &message.subject, &message.payload);
+    producer_of(&message.subject, &message.payload, decoded.as_deref().and_then(valid))
 }
 
 fn own_headers(message: &Message) -> BTreeMap<String, String> {

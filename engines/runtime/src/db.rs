@@ -12,7 +12,6 @@ use sqlx::{Connection, Postgres};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::lease::LEASE_TIME;
 use crate::metrics::Metrics;
 use crate::primary::{self, Servers};
 use crate::renewal::Renewals;
@@ -146,7 +145,7 @@ impl Db {
         };
         let (pool, renewing, ended) = (pool(options.max_connections), pool(1), CancellationToken::new());
         tokio::spawn(Arc::new(servers).follow(door, pool.clone(), engine, ended.clone()));
-        let renewals = Renewals::by(renewing.clone(), LEASE_TIME);
+        let renewals = Renewals::by(renewing.clone());
         Ok(Self { engine, pool, renewing, renewals, metrics, _following: Arc::new(ended.drop_guard()) })
     }
 

@@ -3,6 +3,7 @@
 //!
 //! It knows no engine and no event, and never touches NATS.
 
+mod beside;
 pub mod boot;
 pub mod config;
 pub mod csv;
@@ -24,6 +25,7 @@ pub mod rights;
 pub mod telemetry;
 pub mod wire;
 
+pub use beside::beside;
 pub use db::{Db, DbError};
 pub use engine::{Engine, EngineContext};
 pub use error::{Failure, FailureKind};

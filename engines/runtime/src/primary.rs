@@ -34,6 +34,8 @@ const SEARCH_EVERY: Duration = Duration::from_millis(250);
 const ANSWER: Duration = Duration::from_secs(2);
 /// Bytes that are carried at once.
 const CARRIED: usize = 64 << 10;
+/// What the connections call themselves that only ask which server takes writes: they do no work of an engine.
+const ASKING: &str = "deltran asking for the primary";
 
 /// The timeline that a server writes to, in hexadecimal; NULL in recovery, where it writes nothing.
 const TIMELINE: &str =
@@ -241,7 +243,7 @@ impl Servers {
     async fn search(&self) -> Result<(usize, u32), DbError> {
         let answers = join_all(self.all.iter().map(|options| async {
             let look = async {
-                let mut connection = PgConnection::connect_with(options).await?;
+                let mut connection = PgConnection::connect_with(&options.clone().application_name(ASKING)).await?;
                 let timeline = timeline(&mut connection).await?;
                 // The connection ends either way.
                 let _ = connection.close().await;

@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::db::DbError;
+use crate::lease::LEASE_TIME;
 
 /// How often a lease is renewed.
 const EVERY: Duration = Duration::from_millis(750);
@@ -22,22 +23,16 @@ struct Due {
 }
 
 /// The way to whoever renews an engine's leases. Cloning shares it.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Renewals {
     due: mpsc::UnboundedSender<Due>,
     /// Leases are renewed at the same moments after this one, whenever they were taken.
     origin: Instant,
 }
 
-impl std::fmt::Debug for Due {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {}", self.name, self.epoch)
-    }
-}
-
 impl Renewals {
-    /// Renews by `pool`, in which nothing may wait for another, for `lasting` each time, until the last clone is gone.
-    pub(crate) fn by(pool: PgPool, lasting: Duration) -> Self {
+    /// Renews by `pool`, in which nothing may wait for another, until the last clone is gone.
+    pub(crate) fn by(pool: PgPool) -> Self {
         let (due, mut waiting) = mpsc::unbounded_channel::<Due>();
         tokio::spawn(async move {
             while let Some(first) = waiting.recv().await {
@@ -48,7 +43,7 @@ impl Renewals {
                 }
                 // Who asked has given up.
                 all.retain(|due| !due.reply.is_closed());
-                renew(&pool, lasting, all).await;
+                renew(&pool, all).await;
             }
         });
         Self { due, origin: Instant::now() }
@@ -70,7 +65,7 @@ impl Renewals {
     }
 }
 
-async fn renew(pool: &PgPool, lasting: Duration, all: Vec<Due>) {
+async fn renew(pool: &PgPool, all: Vec<Due>) {
     let wanted: BTreeSet<(&str, i64)> = all.iter().map(|due| (due.name, due.epoch)).collect();
     let (names, epochs): (Vec<&str>, Vec<i64>) = wanted.into_iter().unzip();
     let renewing = sqlx::query_as(
@@ -80,10 +75,10 @@ async fn renew(pool: &PgPool, lasting: Duration, all: Vec<Due>) {
     )
     .bind(names)
     .bind(epochs)
-    .bind(lasting.as_millis() as i64)
+    .bind(LEASE_TIME.as_millis() as i64)
     .fetch_all(pool);
     // A connection that hangs is given up, as each that asked gives up.
-    let renewed: Result<BTreeSet<(String, i64)>, DbError> = match tokio::time::timeout(lasting / 2, renewing).await {
+    let renewed: Result<BTreeSet<(String, i64)>, DbError> = match tokio::time::timeout(LEASE_TIME / 2, renewing).await {
         Ok(rows) => rows.map(BTreeSet::from_iter).map_err(DbError::from),
         Err(_) => Err(DbError::Unavailable("it did not answer in time".into())),
     };

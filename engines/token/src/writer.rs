@@ -10,7 +10,7 @@ use deltran_messaging::Outbox;
 use deltran_messaging::outbox::Row;
 use deltran_runtime::lease::{Epoch, Leader};
 use deltran_runtime::metrics::Metrics;
-use deltran_runtime::{DbError, EngineContext, Failure};
+use deltran_runtime::{DbError, EngineContext, Failure, beside};
 use tokio::sync::{Mutex, Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -27,8 +27,6 @@ use crate::turn::{Call, Turn, Turns};
 const COMMANDS: usize = 1_000;
 /// Calls that may wait for a turn of their gate.
 const LISTENS: usize = 64;
-/// Fewer events are encoded where they are: a thread of their own would take longer.
-const FEW: usize = 64;
 /// A batch that takes longer has lost its database.
 const LONGEST_BATCH: Duration = Duration::from_secs(10);
 
@@ -452,26 +450,19 @@ impl Writer {
         }
     }
 
-    /// Encodes the events of a batch, many of them on a thread of their own.
+    /// Encodes the events of a batch, from now on.
     fn encode(
         &self,
         effects: Arc<Effects>,
         state: &WriterState,
         at: Timestamp,
     ) -> impl Future<Output = Result<Vec<Row>, DbError>> + use<> {
-        let few = effects.events.len() <= FEW;
         let (outbox, epoch, first) = (self.outbox.clone(), state.producer_epoch, state.assigned + 1);
-        let encode = move || {
+        let encoded = beside(effects.events.len(), move || {
             let said = effects.events.iter().map(|said| (&said.event, &said.context, said.trace.as_deref()));
             outbox.encode(epoch, first, at, said)
-        };
-        let encoded = if few { Ok(encode()) } else { Err(tokio::task::spawn_blocking(encode)) };
-        async move {
-            match encoded {
-                Ok(encoded) => encoded,
-                Err(encoding) => encoding.await.map_err(|e| DbError::Other(e.to_string()))?,
-            }
-        }
+        });
+        async move { encoded.await.map_err(|e| DbError::Other(e.to_string()))? }
     }
 
     /// Whether a COMMIT whose answer was lost took effect: the batch number says so.

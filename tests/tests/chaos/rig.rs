@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Mutex;
@@ -19,6 +19,7 @@ use deltran_messaging::topology::{self, Kind};
 use deltran_messaging::{Broker, stored};
 use deltran_runtime::embedded::{Embedded, Options};
 use deltran_tests::node::{Connection, PATIENCE, Ran, command, folder, run};
+use deltran_tests::ports::lasting;
 use deltran_tests::{As, Nats, Proxy, api, parts, within};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -116,9 +117,7 @@ impl Rig {
         let (to_broker, broker_url) = Proxy::before(&nats.url()).await;
         let (to_postgres, database_url) = Proxy::before(servers.database_url()).await;
         let environment = [("DELTRAN_NATS_URL", broker_url), ("DELTRAN_DATABASE_URL", database_url)];
-        let held = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
-        let ports = held.each_ref().map(|listener| listener.local_addr().expect("its address").port());
-        drop(held);
+        let ports = lasting();
         let to_node = Proxy::to(SocketAddr::from(([127, 0, 0, 1], ports[0]))).await;
         let broker = Broker::connect(&nats.url(), "chaos").await.unwrap_or_else(|e| panic!("{e}"));
         within(PATIENCE, "the broker", async || broker.is_connected().then_some(())).await;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream::{AckKind, Message};
+use deltran_runtime::beside;
 use deltran_runtime::lease::Epoch;
 use tokio_util::sync::CancellationToken;
 
@@ -13,9 +14,6 @@ use crate::dead_letter::{self, DeadLetter};
 use crate::decoder::Decoder;
 use crate::delivery::{Delivery, producer_in};
 use crate::points::{self, AFTER_ACK, AFTER_COMMIT, BEFORE_ACK, BEFORE_COMMIT};
-
-/// Fewer messages are decoded where they are: a thread of its own would take longer.
-const FEW: usize = 64;
 
 /// Messages with what was read in them.
 pub(super) struct Batch {
@@ -62,15 +60,9 @@ impl Consumer {
     pub(super) async fn read(&self, messages: Vec<Message>) -> Batch {
         let reads = self.handler.reads().await;
         let messages = Arc::new(messages);
-        let read = if messages.len() <= FEW {
-            Read::of(&messages, self.broker.decoder(), reads, self.handler.as_ref()).ok()
-        } else {
-            let (many, decoder, handler) = (messages.clone(), self.broker.decoder().clone(), self.handler.clone());
-            tokio::task::spawn_blocking(move || Read::of(&many, &decoder, reads, handler.as_ref()).ok())
-                .await
-                .ok()
-                .flatten()
-        };
+        let (many, decoder, handler) = (messages.clone(), self.broker.decoder().clone(), self.handler.clone());
+        let read = beside(messages.len(), move || Read::of(&many, &decoder, reads, handler.as_ref()).ok()).await;
+        let read = read.ok().flatten();
         Batch { messages, read }
     }
 

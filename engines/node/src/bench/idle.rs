@@ -1,5 +1,6 @@
 //! `deltran bench idle`: what a platform costs that has nothing to do.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clap::Args;
@@ -13,8 +14,6 @@ use super::platform::Platform;
 use super::report::Report;
 use crate::problem::Problem;
 
-/// What the start left to do is done by then.
-const SETTLED: Duration = Duration::from_secs(5);
 const BANKS: usize = 2;
 
 /// Measure a platform that has nothing to do
@@ -42,17 +41,10 @@ pub async fn run(args: &IdleBench, setting: &Setting, report: &mut Report) -> Re
     report.set("idle.seconds", args.seconds);
     let load = Load::new(setting.seed, BANKS, false)?;
     let platform = Platform::start(&setting.data.join("idle"), load.banks()).await?;
-    tokio::time::sleep(SETTLED).await;
-    let mut costs = Vec::new();
-    for _ in 0..setting.runs {
-        let (before, started) = (platform.processes(), Instant::now());
-        tokio::time::sleep(Duration::from_secs(args.seconds.into())).await;
-        let seconds = started.elapsed().as_secs_f64();
-        costs.push(machine::cost(&before, &platform.processes(), seconds));
-    }
-    let memory = platform.memory();
+    let done = measure(args, setting, &platform).await;
     platform.describe(report);
     platform.stop(setting.keep_data).await?;
+    let (costs, memory) = done?;
     for (part, name) in
         [(Part::Node, "idle.cpu"), (Part::Postgres, "idle.cpu_postgres"), (Part::Broker, "idle.cpu_broker")]
     {
@@ -65,4 +57,22 @@ pub async fn run(args: &IdleBench, setting: &Setting, report: &mut Report) -> Re
         Figure::cost("idle.memory", "idle: memory of the process of all engines", "MiB", vec![memory]).target(150.0),
     );
     Ok(())
+}
+
+/// The processor time of each part in each run, in microseconds a second, and the memory after them in mebibytes.
+async fn measure(
+    args: &IdleBench,
+    setting: &Setting,
+    platform: &Platform,
+) -> Result<(Vec<BTreeMap<Part, f64>>, f64), Problem> {
+    // What the start left to do.
+    platform.all_in(0).await?;
+    let mut costs = Vec::new();
+    for _ in 0..setting.runs {
+        let (before, started) = (platform.processes(), Instant::now());
+        tokio::time::sleep(Duration::from_secs(args.seconds.into())).await;
+        let seconds = started.elapsed().as_secs_f64();
+        costs.push(machine::cost(&before, &platform.processes(), seconds));
+    }
+    Ok((costs, platform.memory()))
 }
